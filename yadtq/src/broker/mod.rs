@@ -1,0 +1,141 @@
+//! The durable log that says what must run: Kafka, or the same in memory.
+//!
+//! A queue is a topic `<ns>.<queue>` and a consumer group of the same name. A record is accepted once
+//! [`Broker::publish`] returned `Ok` for it, and is read again by somebody until an offset beyond it was
+//! committed. Which of the two implementations runs makes no difference to the rest of the crate: the
+//! conformance suite holds both to the contracts below.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{core::names::Queue, wire::Headers};
+
+/// A record to publish.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The topic; created if it does not exist.
+    pub topic: Arc<str>,
+    /// Decides the partition.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// The headers.
+    pub headers: Headers,
+}
+
+/// A record as it was polled.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The partition of the subscription's topic.
+    pub partition: i32,
+    /// The position in it.
+    pub offset: i64,
+    /// The key, if there is one.
+    pub key: Option<Bytes>,
+    /// The value; empty if there is none.
+    pub value: Bytes,
+    /// The headers.
+    pub headers: Headers,
+}
+
+/// What a subscription tells, in the order in which it is true: no record of a partition comes before its
+/// assignment or after its revocation.
+#[derive(Debug)]
+pub enum Event {
+    /// The partitions are ours from now on, each from its committed offset.
+    Assigned(Vec<i32>),
+    /// The partitions are no longer ours. What was stored for them is committed, if that can still be done.
+    Revoked(Vec<i32>),
+    /// Records of assigned partitions, each partition's in order.
+    Records(Vec<Incoming>),
+}
+
+/// Why the broker did not do as asked.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The broker did not answer in time. What was asked may or may not have happened.
+    #[error("kafka did not answer within {after:?}: {detail}")]
+    Timeout {
+        /// How long we waited.
+        after: Duration,
+        /// The last error that the connection showed, if any.
+        detail: String,
+    },
+    /// A record is larger than its topic takes.
+    #[error("the record of {len} bytes is larger than topic {topic} takes (its `max.message.bytes`)")]
+    TooLarge {
+        /// The topic.
+        topic: Arc<str>,
+        /// The record's size in bytes.
+        len: usize,
+    },
+    /// The broker refused: authentication, authorization, configuration.
+    #[error("kafka refused: {0}")]
+    Refused(String),
+}
+
+/// How much waits in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// The queue.
+    pub queue: String,
+    /// Partitions of its topic.
+    pub partitions: usize,
+    /// Records that the log holds, finished ones that are not purged yet included.
+    pub records: u64,
+    /// Records beyond the committed offsets: waiting and running tasks.
+    pub lag: u64,
+}
+
+/// What a broker says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerInfo {
+    /// One line a person can read: product, brokers, library version.
+    pub summary: String,
+    /// What should be mended, each with its remedy.
+    pub warnings: Vec<String>,
+}
+
+/// A durable log of records.
+#[async_trait]
+pub trait Broker: Debug + Send + Sync {
+    /// Appends records. An `Ok` means that the record is on every in-sync replica; an error that it may or may
+    /// not be. One answer a record, in the same order. Creates topics that are missing.
+    async fn publish(&self, records: Vec<Outgoing>) -> Vec<Result<(), BrokerError>>;
+
+    /// Joins the consumer group of a queue, whose topic is created if it is missing. Returns at once; an
+    /// unreachable broker is retried in the background for as long as the subscription lives.
+    fn subscribe(&self, queue: &Queue) -> Result<Arc<dyn Subscription>, BrokerError>;
+
+    /// Depth and lag of every queue of this namespace.
+    async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError>;
+
+    /// Asks the broker who it is and looks for settings that endanger tasks.
+    async fn ping(&self) -> Result<BrokerInfo, BrokerError>;
+}
+
+/// Membership in the consumer group of one queue.
+#[async_trait]
+pub trait Subscription: Debug + Send + Sync {
+    /// The next events, at least one; as many as are there without waiting, at most about a thousand records.
+    /// Never fails: a broken connection is logged and retried, a client that is beyond repair is rebuilt (its
+    /// partitions are told as revoked). Cancel safe. One caller at a time.
+    async fn next(&self) -> Vec<Event>;
+
+    /// Remembers the next offset to commit of a partition; committed about every second, on revocation and on
+    /// close. Ignored if the partition is not ours.
+    fn store(&self, partition: i32, next: i64);
+
+    /// Stops fetching from a partition; records of it may still be in the next batch.
+    fn pause(&self, partition: i32);
+
+    /// Fetches again, from the record after the last one returned by `next`.
+    fn resume(&self, partition: i32);
+
+    /// Commits what is stored and leaves the group. `next` must not be called again.
+    async fn close(&self);
+}

@@ -1,0 +1,86 @@
+//! The one source of time, so that tests can move it.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Time as YADTQ asks for it.
+pub trait Clock: Debug + Send + Sync {
+    /// Microseconds since the Unix epoch, UTC.
+    fn now_us(&self) -> u64;
+
+    /// Grows steadily, also while the machine sleeps, from an unspecified start.
+    fn steady(&self) -> Duration;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    start: std::time::Instant,
+}
+
+impl SystemClock {
+    /// The machine's clocks, shared.
+    #[must_use]
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(Self {
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            start: std::time::Instant::now(),
+        })
+    }
+}
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    fn now_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn steady(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn steady(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that only moves when told.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    us: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that stands at this many microseconds since the Unix epoch.
+    #[must_use]
+    pub fn at_us(us: u64) -> Self {
+        Self { us: AtomicU64::new(us) }
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.us.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_us(&self) -> u64 {
+        self.us.load(Ordering::SeqCst)
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_micros(self.now_us())
+    }
+}

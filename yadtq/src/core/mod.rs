@@ -1,0 +1,6 @@
+//! Decisions as functions of values: no I/O, no clock, no async, and nothing
+//! of the rest of the crate.
+
+pub mod lifecycle;
+pub mod names;
+pub mod offsets;

@@ -1,0 +1,214 @@
+//! Checked names: task ids, worker and client ids, queues, namespaces.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Why a name was refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NameError {
+    /// A task id is empty or too long.
+    #[error("a task id has 1 to {max} bytes, this one has {len}", max = TaskId::MAX_BYTES)]
+    TaskIdLength {
+        /// The length of the refused id in bytes.
+        len: usize,
+    },
+    /// The name has a character that is not allowed, or does not start with a letter or digit.
+    #[error("{what} `{name}` must match [a-z0-9][a-z0-9-]* and have at most 100 characters")]
+    Syntax {
+        /// What was to be named: `queue` or `namespace`.
+        what: &'static str,
+        /// The refused name.
+        name: String,
+    },
+    /// The queue name is one that YADTQ uses for topics of its own.
+    #[error("queue name `{name}` is reserved; choose another than dead, delayed, events, control")]
+    Reserved {
+        /// The refused name.
+        name: String,
+    },
+}
+
+/// The identity of a task: 1 to 128 bytes of UTF-8. Ids made here are UUIDv7, so they sort by time of creation.
+///
+/// ```
+/// use yadtq::TaskId;
+///
+/// let ours = TaskId::new();
+/// let foreign: TaskId = "d5750c0e-ed82".parse()?;
+/// assert_ne!(ours, foreign);
+/// # Ok::<(), yadtq::NameError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(Arc<str>);
+
+impl TaskId {
+    /// The longest id, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// A new unique id.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "a default that differs at every call would surprise")]
+    pub fn new() -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        Self(Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// When the id was made, in milliseconds since the Unix epoch, if it is a UUIDv7.
+    #[must_use]
+    pub fn created_ms(&self) -> Option<u64> {
+        let time = Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?.get_timestamp()?;
+        let (seconds, nanos) = time.to_unix();
+        Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.len() {
+            1..=Self::MAX_BYTES => Ok(Self(Arc::from(text))),
+            len => Err(NameError::TaskIdLength { len }),
+        }
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Borrow<str> for TaskId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The identity of one run of a worker. A worker that starts again is another one.
+pub type WorkerId = Arc<str>;
+
+/// The identity of one client, which names its reply channel.
+pub type ClientId = Arc<str>;
+
+/// A checked queue name: `[a-z0-9][a-z0-9-]*`, not one of the reserved `dead`, `delayed`, `events`, `control`.
+///
+/// ```
+/// use yadtq::Queue;
+///
+/// assert_eq!(Queue::default().as_str(), "default");
+/// assert!("mail".parse::<Queue>().is_ok());
+/// assert!("dead".parse::<Queue>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Queue(Arc<str>);
+
+impl Queue {
+    const RESERVED: [&'static str; 4] = ["dead", "delayed", "events", "control"];
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as shared text.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self(Arc::from("default"))
+    }
+}
+
+impl FromStr for Queue {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        if Self::RESERVED.contains(&name) {
+            return Err(NameError::Reserved { name: name.to_owned() });
+        }
+        checked("queue", name).map(Self)
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The prefix of every topic, group and key of one installation: `[a-z0-9][a-z0-9-]*`, `yadtq` by default.
+///
+/// ```
+/// use yadtq::Namespace;
+///
+/// assert_eq!(Namespace::default().as_str(), "yadtq");
+/// assert!("Shop.EU".parse::<Namespace>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Namespace(Arc<str>);
+
+impl Namespace {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The topic of a queue, which is also the name of its consumer group.
+    pub(crate) fn topic(&self, queue: &Queue) -> String {
+        format!("{}.{queue}", self.0)
+    }
+
+    /// The dead-letter topic.
+    pub(crate) fn dead_topic(&self) -> String {
+        format!("{}.dead", self.0)
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self(Arc::from("yadtq"))
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        checked("namespace", name).map(Self)
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+fn checked(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 100 || name.starts_with('-') || !name.chars().all(allowed) {
+        return Err(NameError::Syntax { what, name: name.to_owned() });
+    }
+    Ok(Arc::from(name))
+}

@@ -1,0 +1,215 @@
+//! The shared state that says who may run a task, and how it ended: Redis, or the same in memory.
+//!
+//! Every method that changes a task is one atomic transition of [`crate::core::lifecycle`], never a read
+//! followed by a write. Every method may be sent twice, and gives the same answer the second time. Losing
+//! the whole store loses no task: the log has it, and a claim makes the record again.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::core::{
+    lifecycle::{Ask, Claim, Claimer, Extended, Held, Outcome, Status, TaskState, Verdict},
+    names::{ClientId, TaskId, WorkerId},
+};
+
+/// How long what is kept, in ms.
+pub mod ttl {
+    const HOUR: u64 = 3_600_000;
+
+    /// A task that waits or runs: 7 days, counted anew by every transition.
+    pub const WAITING: u64 = 7 * 24 * HOUR;
+    /// A finished task with its result: 24 h.
+    pub const RESULT: u64 = 24 * HOUR;
+    /// A finished task whose result is not kept: 1 h. Must outlive any redelivery of the record.
+    pub const MARKER: u64 = HOUR;
+}
+
+/// Why the store did not do as asked.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No answer: the connection is down, or the command ran into its timeout. It may or may not have been done.
+    #[error("redis does not answer: {0}")]
+    Unavailable(String),
+    /// The key of one task holds something that is not ours.
+    #[error("redis key {key} is not a task of yadtq ({detail}); delete or rename it, and the task goes on")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What Redis said.
+        detail: String,
+    },
+    /// Redis answered with an error.
+    #[error("redis refused: {0}")]
+    Refused(String),
+}
+
+/// A task to note as queued.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The id.
+    pub id: TaskId,
+    /// The task's name.
+    pub task: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
+}
+
+/// One lease, as its holder remembers it.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The task.
+    pub id: TaskId,
+    /// The claim that was granted.
+    pub ask: Arc<Ask>,
+    /// Token and freshness.
+    pub held: Held,
+}
+
+/// One run's end.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The lease under which it ran.
+    pub lease: Lease,
+    /// How it ended.
+    pub outcome: Arc<Outcome>,
+    /// The client to tell, besides those in the record.
+    pub reply_to: Option<ClientId>,
+    /// How long the record is kept, in ms: one of [`ttl`], or the task's own.
+    pub ttl_ms: u64,
+}
+
+/// Told to a client that waits: a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The task.
+    pub id: TaskId,
+    /// How it ended.
+    pub status: Status,
+    /// JSON text of the result.
+    pub result: Option<Arc<str>>,
+    /// JSON text of the error.
+    pub error: Option<Arc<str>>,
+}
+
+/// What a client's reply channel tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Tasks ended.
+    Replies(Vec<Reply>),
+    /// Something may have been missed (a reconnect, a burst, a result too large for the channel): ask the store.
+    Missed,
+}
+
+/// What a worker tells of itself with every heartbeat.
+///
+/// ```no_run
+/// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+/// for worker in client.admin().workers().await? {
+///     println!("{} on {} runs {} tasks", worker.id, worker.host, worker.running);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// New at every start.
+    pub id: String,
+    /// Host name.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// Version of this library.
+    pub version: String,
+    /// Queues it serves.
+    pub queues: Vec<String>,
+    /// Tasks it can run at once, blocking ones included.
+    pub slots: usize,
+    /// Tasks that it runs now.
+    pub running: usize,
+    /// Ids of the first 100 of them.
+    pub running_ids: Vec<String>,
+    /// Tasks ended since the start, failures included.
+    pub processed: u64,
+    /// Tasks that failed since the start.
+    pub failed: u64,
+    /// When it started, in ms since the Unix epoch.
+    pub started_at: u64,
+    /// Its last heartbeat, in ms since the Unix epoch, on the store's clock.
+    pub seen_at: u64,
+}
+
+/// What a store says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// One line a person can read: product, version, address.
+    pub summary: String,
+    /// What should be mended, each with its remedy.
+    pub warnings: Vec<String>,
+}
+
+/// A task's transitions and the registry of workers.
+///
+/// The outer error of a batch says that nothing is known of any of its calls: send it again. An inner error
+/// concerns one task alone.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// Notes tasks as queued, where the store has nothing of them yet.
+    async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError>;
+
+    /// Asks to run tasks: [`lifecycle::claim`](crate::core::lifecycle::claim) on each, in order, by the
+    /// store's clock. `by.quarantine` counts over the whole batch.
+    async fn claim(
+        &self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)],
+    ) -> Result<Vec<Result<Claim, StoreError>>, StoreError>;
+
+    /// Records how runs ended, and tells the clients that wait. `Recorded` means readers can see it.
+    async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
+
+    /// Extends leases.
+    async fn extend(
+        &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
+    ) -> Result<Vec<Result<Extended, StoreError>>, StoreError>;
+
+    /// Gives tasks back.
+    async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
+
+    /// Reads tasks; `None`: the store has nothing of it. With a `waiter`, the client is told when a task ends
+    /// that has not ended yet.
+    async fn read(
+        &self, ids: &[TaskId], waiter: Option<&ClientId>,
+    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
+
+    /// Opens the reply channel of a client.
+    async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError>;
+
+    /// Notes that a worker lives; returns workers whose last heartbeat is older than `lost_after_ms`. Each
+    /// lost worker is told to one caller only.
+    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: u64) -> Result<Vec<WorkerInfo>, StoreError>;
+
+    /// Takes a worker that stops out of the registry.
+    async fn leave(&self, worker: &str) -> Result<(), StoreError>;
+
+    /// Workers whose registration has not lapsed.
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError>;
+
+    /// Asks the store who it is and looks for settings that endanger results.
+    async fn ping(&self) -> Result<StoreInfo, StoreError>;
+
+    /// How long the connection has been up without a break; `None` while it is down.
+    fn connected_for(&self) -> Option<Duration>;
+
+    /// The store's clock: µs since the Unix epoch.
+    async fn now_us(&self) -> Result<u64, StoreError>;
+}
+
+/// The reply channel of a client.
+#[async_trait]
+pub trait Replies: Send {
+    /// The next notice. Never fails: while the connection is down it waits, then tells `Missed`. Cancel safe.
+    async fn next(&mut self) -> Notice;
+}

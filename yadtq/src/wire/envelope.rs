@@ -1,0 +1,167 @@
+//! A task as a Kafka record: JSON that any language can produce.
+//!
+//! Required are `task-id`, `task` and `args`; everything else has a default. Fields that this version does
+//! not know are kept when a record is published again.
+
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::core::names::{NameError, TaskId};
+
+/// Why a record is not a task.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// The record has no value.
+    #[error("the record has no value")]
+    Empty,
+    /// The record is larger than the worker takes.
+    #[error("the record has {len} bytes, more than this worker's limit of {max}")]
+    TooLarge {
+        /// Its size in bytes.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The value is not UTF-8.
+    #[error("the record is not UTF-8 after byte {valid}")]
+    NotUtf8 {
+        /// How many bytes are.
+        valid: usize,
+    },
+    /// The value is not a JSON object with the required fields.
+    #[error("the record is not a task: {0}")]
+    NotATask(#[source] serde_json::Error),
+    /// The id is empty or too long.
+    #[error(transparent)]
+    Id(#[from] NameError),
+    /// `args` is neither an array nor an object.
+    #[error("`args` must be an array (by position) or an object (by parameter name)")]
+    Args,
+}
+
+/// The arguments of a task, as they stand in its record.
+#[derive(Clone, Debug)]
+pub struct Args {
+    record: Bytes,
+    range: Range<usize>,
+}
+
+impl Args {
+    /// The JSON text: an array or an object.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.record[self.range.clone()]).unwrap_or_default()
+    }
+}
+
+/// What a worker reads from a record.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// The task's id.
+    pub id: TaskId,
+    /// The task's name.
+    pub task: Arc<str>,
+    /// The arguments.
+    pub args: Args,
+    /// How often the task was handed on, from 1.
+    pub seq: u64,
+    /// The attempt that this record asks for, from 1.
+    pub attempt: u32,
+    /// The client that waits for the result.
+    pub reply_to: Option<Arc<str>>,
+    /// Overrides the task's timeout.
+    pub timeout_ms: Option<u64>,
+    /// Overrides how long the result is kept; 0: the result is not kept.
+    pub result_ttl_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Reading<'a> {
+    #[serde(borrow)]
+    task_id: Cow<'a, str>,
+    #[serde(borrow)]
+    task: Cow<'a, str>,
+    #[serde(borrow)]
+    args: &'a RawValue,
+    seq: Option<u64>,
+    attempt: Option<u32>,
+    #[serde(borrow)]
+    reply_to: Option<Cow<'a, str>>,
+    timeout_ms: Option<u64>,
+    result_ttl_ms: Option<u64>,
+}
+
+impl Envelope {
+    /// Reads a record's value.
+    ///
+    /// # Errors
+    /// Says what keeps the bytes from being a task.
+    pub fn read(record: &Bytes) -> Result<Self, Unreadable> {
+        if record.is_empty() {
+            return Err(Unreadable::Empty);
+        }
+        let text = std::str::from_utf8(record).map_err(|e| Unreadable::NotUtf8 { valid: e.valid_up_to() })?;
+        let reading: Reading<'_> = serde_json::from_str(text).map_err(Unreadable::NotATask)?;
+        let args = reading.args.get();
+        if !args.starts_with(['[', '{']) {
+            return Err(Unreadable::Args);
+        }
+        let start = args.as_ptr() as usize - text.as_ptr() as usize;
+        Ok(Self {
+            id: reading.task_id.parse()?,
+            task: reading.task.into(),
+            args: Args { record: record.clone(), range: start..start + args.len() },
+            seq: reading.seq.unwrap_or(1).max(1),
+            attempt: reading.attempt.unwrap_or(1).max(1),
+            reply_to: reading.reply_to.map(Into::into),
+            timeout_ms: reading.timeout_ms,
+            result_ttl_ms: reading.result_ttl_ms,
+        })
+    }
+}
+
+/// What a client writes into a record.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NewRecord<'a> {
+    /// The task's id.
+    pub task_id: &'a str,
+    /// The task's name.
+    pub task: &'a str,
+    /// JSON text of an array or an object.
+    pub args: &'a RawValue,
+    /// The client that waits for the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<&'a str>,
+    /// Overrides the task's timeout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Overrides how long the result is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_ttl_ms: Option<u64>,
+}
+
+impl NewRecord<'_> {
+    /// The record's value.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).expect("strings, numbers and checked JSON are always JSON").into()
+    }
+}
+
+/// The same record under another `seq` and `attempt`, with every other field as it was.
+///
+/// # Errors
+/// The bytes are not a JSON object.
+pub fn hand_on(record: &[u8], seq: u64, attempt: u32) -> Result<Bytes, serde_json::Error> {
+    let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(record)?;
+    fields.insert("seq".into(), RawValue::from_string(seq.to_string())?);
+    fields.insert("attempt".into(), RawValue::from_string(attempt.to_string())?);
+    Ok(serde_json::to_vec(&fields)?.into())
+}

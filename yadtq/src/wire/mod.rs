@@ -1,0 +1,10 @@
+//! The bytes that cross process boundaries: task records, dead letters, errors.
+
+pub mod dead;
+pub mod envelope;
+pub mod failure;
+
+use bytes::Bytes;
+
+/// Headers of a record, in their order; a name may stand there twice.
+pub type Headers = Vec<(String, Bytes)>;
