@@ -1,0 +1,312 @@
+//! Sends tasks and finds them again.
+
+mod replies;
+mod waiting;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+use uuid::Uuid;
+
+pub(crate) use self::waiting::{Settled, Waiter};
+use self::waiting::Waiting;
+use crate::{
+    admin::Admin,
+    broker::{Broker, Outgoing},
+    call::Call,
+    clock::SystemClock,
+    config::{ClientBuilder, Config, Embedded, Target},
+    core::{
+        lifecycle::TaskState,
+        names::{ClientId, Namespace, Queue, TaskId},
+    },
+    error::Error,
+    handle::TaskHandle,
+    store::{Store, Submission, ttl},
+    wire::envelope::NewRecord,
+};
+
+/// Tasks per round trip of [`Client::send_many`].
+const BATCH: usize = 1_000;
+
+/// Sends tasks and finds them again. Cheap to clone; all clones share their connections.
+///
+/// ```
+/// #[yadtq::task]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> { tokio::runtime::Runtime::new()?.block_on(async {
+/// use yadtq::{Client, Worker};
+///
+/// let client = Client::embedded();
+/// let worker = Worker::builder().client(&client).register(add).start().await?;
+/// let handle = add.call(1, 2).send(&client).await?;
+/// assert_eq!(handle.await?, 3);
+/// worker.stop().await?;
+/// # Ok(()) }) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
+    id: ClientId,
+    waiting: Arc<Waiting>,
+    _replies: DropGuard,
+}
+
+static INSTALLED: OnceLock<Client> = OnceLock::new();
+
+tokio::task_local! {
+    /// The worker's client, while one of its tasks runs.
+    static WORKERS: Client;
+}
+
+impl Client {
+    /// A client for the servers that `YADTQ_KAFKA` (default `localhost:9092`), `YADTQ_REDIS` (default
+    /// `redis://localhost:6379`), `YADTQ_NAMESPACE` (default `yadtq`) and `YADTQ_KAFKA_CONF` name.
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), yadtq::Error> {
+    /// yadtq::Client::from_env().await?.install()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::build`].
+    pub async fn from_env() -> Result<Self, Error> {
+        Self::builder().build().await
+    }
+
+    /// A client with settings of its own; see [`ClientBuilder`].
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A client with a new pair of servers in this process's memory, which live as long as a client or worker
+    /// uses them. The same semantics as the real ones, for a first run and for tests. Must be called inside a
+    /// Tokio runtime.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let client = yadtq::Client::embedded();
+    /// assert!(client.admin().workers().await.unwrap().is_empty());
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn embedded() -> Self {
+        let clock = SystemClock::shared();
+        Self::open(Config {
+            target: Target::Embedded(Embedded::new(Arc::clone(&clock))),
+            namespace: Namespace::default(),
+            max_record_bytes: 900 * 1_024,
+            clock,
+        })
+        .expect("memory can always be opened")
+    }
+
+    pub(crate) fn open(config: Config) -> Result<Self, Error> {
+        let (broker, store) = config.open()?;
+        let id: ClientId = Uuid::now_v7().to_string().into();
+        let (waiting, attaching) = Waiting::new();
+        let stop = CancellationToken::new();
+        tokio::spawn(replies::run(
+            Arc::clone(&store),
+            Arc::clone(&id),
+            Arc::clone(&waiting),
+            attaching,
+            stop.clone(),
+        ));
+        let inner = Inner { config, broker, store, id, waiting, _replies: stop.drop_guard() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes this the client that `delay` uses in this process.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyInstalled`]: one is installed, perhaps by an earlier `delay` from the environment.
+    pub fn install(&self) -> Result<(), Error> {
+        INSTALLED.set(self.clone()).map_err(|_| Error::AlreadyInstalled)
+    }
+
+    /// The client at hand: inside a task the worker's, else the installed one, else one made from the
+    /// environment and installed. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// The environment has a wrong setting.
+    pub fn current() -> Result<Self, Error> {
+        if let Some(client) = WORKERS.try_with(Clone::clone).ok().or_else(|| INSTALLED.get().cloned()) {
+            return Ok(client);
+        }
+        let client = Self::open(Self::builder().config()?)?;
+        Ok(INSTALLED.get_or_init(|| client).clone())
+    }
+
+    /// Runs a task's future with this client at hand.
+    pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
+        WORKERS.scope(self, future).await
+    }
+
+    /// Runs a blocking task with this client at hand.
+    pub(crate) fn scope_blocking<R>(self, f: impl FnOnce() -> R) -> R {
+        WORKERS.sync_scope(self, f)
+    }
+
+    /// Sends many calls, about a thousand per round trip. One answer a call, in the same order; one that fails
+    /// does not keep the others from being sent.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// let calls = (0..10_000).map(|i| add.call(i, 1));
+    /// for handle in client.send_many(calls).await {
+    ///     println!("{}", handle?.id());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn send_many<T, I>(&self, calls: I) -> Vec<Result<TaskHandle<T>, Error>>
+    where
+        T: DeserializeOwned,
+        I: IntoIterator<Item = Call<T>>,
+    {
+        let mut calls = calls.into_iter();
+        let mut answers = Vec::with_capacity(calls.size_hint().0);
+        loop {
+            let batch: Vec<_> = calls.by_ref().take(BATCH).map(|call| self.prepare(call)).collect();
+            if batch.is_empty() {
+                return answers;
+            }
+            answers.extend(self.send_batch(batch).await);
+        }
+    }
+
+    pub(crate) async fn send<T>(&self, call: Call<T>) -> Result<TaskHandle<T>, Error> {
+        let mut answers = self.send_batch(vec![Ok(self.prepare(call)?)]).await;
+        answers.pop().expect("one answer a call")
+    }
+
+    /// The handle of a task that some process sent.
+    ///
+    /// ```no_run
+    /// # async fn f(client: yadtq::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let sum = client.handle::<i64>("d5750c0e-ed82".parse()?).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn handle<T>(&self, id: TaskId) -> TaskHandle<T> {
+        TaskHandle::new(self.clone(), self.inner.waiting.by_id(&id))
+    }
+
+    /// Looks after workers, queues and servers.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(Arc::clone(&self.inner.broker), Arc::clone(&self.inner.store), self.inner.config.clone())
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) async fn read(&self, id: &TaskId) -> Result<Option<TaskState>, Error> {
+        let mut states = self.inner.store.read(std::slice::from_ref(id), None).await?;
+        Ok(states.pop().expect("one answer an id")?)
+    }
+
+    /// What to say of a task that the store has nothing of.
+    pub(crate) fn missing(&self, id: &TaskId) -> Error {
+        let now_ms = self.inner.config.clock.now_us() / 1_000;
+        match id.created_ms() {
+            Some(made) if made + ttl::RESULT < now_ms => Error::Expired { id: id.clone() },
+            _ => Error::NotFound { id: id.clone() },
+        }
+    }
+
+    fn prepare<T>(&self, call: Call<T>) -> Result<Prepared, Error> {
+        let queue: Queue = match call.queue {
+            Some(name) => name.parse()?,
+            None => Queue::default(),
+        };
+        if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+            return Err(Error::config("timeout", "must be at least 1 ms"));
+        }
+        let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
+        let record = NewRecord {
+            task_id: id.as_str(),
+            task: &call.task,
+            args: &args,
+            reply_to: Some(&self.inner.id),
+            timeout_ms: call.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            result_ttl_ms: None,
+        };
+        let value = record.to_bytes();
+        if value.len() > self.inner.config.max_record_bytes {
+            let max = self.inner.config.max_record_bytes;
+            return Err(Error::TooLarge { task: call.task.into_owned(), len: value.len(), max });
+        }
+        let topic = self.inner.config.namespace.topic(&queue).into();
+        let key = id.as_str().to_owned().into();
+        let submission = Submission { id, task: call.task.into(), queue: queue.shared() };
+        Ok(Prepared { record: Outgoing { topic, key, value, headers: Vec::new() }, submission })
+    }
+
+    async fn send_batch<T>(&self, batch: Vec<Result<Prepared, Error>>) -> Vec<Result<TaskHandle<T>, Error>> {
+        let (mut records, mut submissions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let waiters: Vec<Result<Waiter, Error>> = batch
+            .into_iter()
+            .map(|prepared| {
+                let Prepared { record, submission } = prepared?;
+                let waiter = self.inner.waiting.sending(&submission.id);
+                records.push(record);
+                submissions.push(submission);
+                Ok(waiter)
+            })
+            .collect();
+        let (published, ()) = tokio::join!(self.inner.broker.publish(records), self.note(&submissions));
+        let mut published = published.into_iter();
+        let answers = waiters.into_iter().map(|waiter| {
+            let waiter = waiter?;
+            match published.next().expect("one answer a record") {
+                Ok(()) => Ok(TaskHandle::new(self.clone(), waiter)),
+                Err(source) => Err(Error::Unacknowledged { id: waiter.id().clone(), source }),
+            }
+        });
+        answers.collect()
+    }
+
+    /// Notes tasks as queued. A failure loses nothing but the note: the worker's claim makes the record.
+    async fn note(&self, submissions: &[Submission]) {
+        let store = &self.inner.store;
+        if store.connected_for().is_none() {
+            warn!(event = "status_not_noted", tasks = submissions.len(), "redis is away; tasks are sent without it");
+        } else if let Err(error) = store.submit(submissions).await {
+            warn!(event = "status_not_noted", tasks = submissions.len(), %error, "tasks are sent without it");
+        }
+    }
+}
+
+/// A call, ready for both servers.
+struct Prepared {
+    record: Outgoing,
+    submission: Submission,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("servers", &self.inner.config.servers())
+            .field("namespace", &self.inner.config.namespace.as_str())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! The loop that settles handles.
+//!
+//! A publish is fast but may be lost; the store is slow to ask but knows. So: publishes settle handles at
+//! once, and whatever may have been missed is asked for, every [`SWEEP`] and whenever the channel says so.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::waiting::{Settled, Waiting};
+use crate::{
+    core::names::{ClientId, TaskId},
+    error::Error,
+    store::{Notice, Replies, Reply, Store, StoreError},
+};
+
+/// How often open handles are looked up, in case a publish was lost.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How long to wait before the store is asked again after an error.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Ids per call.
+const BATCH: usize = 1_000;
+
+/// Runs until `stop`.
+pub(super) async fn run(
+    store: Arc<dyn Store>, client: ClientId, waiting: Arc<Waiting>, attaching: mpsc::UnboundedReceiver<TaskId>,
+    stop: CancellationToken,
+) {
+    let work = async {
+        let channel = loop {
+            match store.replies(&client).await {
+                Ok(channel) => break channel,
+                Err(error) => {
+                    warn!(event = "replies_unavailable", %error, "cannot listen for results yet");
+                    sleep(PAUSE).await;
+                }
+            }
+        };
+        serve(&*store, &client, &waiting, channel, attaching).await;
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+async fn serve(
+    store: &dyn Store, client: &ClientId, waiting: &Waiting, mut channel: Box<dyn Replies>,
+    mut attaching: mpsc::UnboundedReceiver<TaskId>,
+) {
+    let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut attach = Vec::with_capacity(BATCH);
+    // What ended before the channel was open.
+    ask(store, client, waiting, &waiting.open()).await;
+    loop {
+        tokio::select! {
+            notice = channel.next() => match notice {
+                Notice::Replies(replies) => {
+                    for reply in replies {
+                        let reply = Arc::new(reply);
+                        waiting.settle(&reply.id, Settled::Ended(Arc::clone(&reply)));
+                    }
+                }
+                Notice::Missed => ask(store, client, waiting, &waiting.open()).await,
+            },
+            count = attaching.recv_many(&mut attach, BATCH) => {
+                if count == 0 {
+                    return;
+                }
+                ask(store, client, waiting, &attach).await;
+                attach.clear();
+            }
+            _ = sweep.tick() => ask(store, client, waiting, &waiting.open()).await,
+        }
+    }
+}
+
+/// Looks tasks up, settles those that ended, and has the others told to this client.
+async fn ask(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[TaskId]) {
+    for ids in ids.chunks(BATCH) {
+        let states = loop {
+            match store.read(ids, Some(client)).await {
+                Ok(states) => break states,
+                Err(StoreError::Unavailable(_)) => sleep(PAUSE).await,
+                Err(error) => {
+                    warn!(event = "replies_unavailable", %error, "cannot look results up");
+                    sleep(PAUSE).await;
+                }
+            }
+        };
+        for (id, state) in ids.iter().zip(states) {
+            match state {
+                Ok(Some(state)) if state.status.is_terminal() => {
+                    let (result, error) = (state.result, state.error);
+                    let reply = Reply { id: id.clone(), status: state.status, result, error };
+                    waiting.settle(id, Settled::Ended(Arc::new(reply)));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => waiting.settle(id, Settled::Missing),
+                Err(error) => waiting.settle(id, Settled::Failed(Error::Store(error))),
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A submitted task, seen from the outside.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    client::{Client, Settled, Waiter},
+    core::{lifecycle::Status, names::TaskId},
+    error::Error,
+    store::Reply,
+    wire::failure::Failure,
+};
+
+/// A task that was sent. Await it for its result; clone it, keep it, or drop it: the task goes on all the same.
+///
+/// ```no_run
+/// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+/// # async fn f() -> Result<(), yadtq::Error> {
+/// let handle = add.delay(1, 2).await?;
+/// println!("sent {}", handle.id());
+/// let sum: i64 = handle.await?;
+/// # Ok(()) }
+/// ```
+pub struct TaskHandle<T> {
+    client: Client,
+    waiter: Waiter,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> TaskHandle<T> {
+    pub(crate) fn new(client: Client, waiter: Waiter) -> Self {
+        Self { client, waiter, output: PhantomData }
+    }
+
+    /// The task's id, with which any process can find it.
+    #[must_use]
+    pub fn id(&self) -> &TaskId {
+        self.waiter.id()
+    }
+
+    /// Where the task stands now.
+    ///
+    /// # Errors
+    /// Redis does not answer, or knows nothing of the task: [`Error::NotFound`], [`Error::Expired`].
+    pub async fn status(&self) -> Result<Status, Error> {
+        match self.client.read(self.id()).await? {
+            Some(state) => Ok(state.status),
+            // Kafka has it, and a worker's claim makes the record again.
+            None if self.waiter.is_fresh() => Ok(Status::Queued),
+            None => Err(self.client.missing(self.id())),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> TaskHandle<T> {
+    /// The result if the task has ended, else `None`.
+    ///
+    /// # Errors
+    /// As awaiting the handle; also if Redis does not answer.
+    pub async fn result(&self) -> Result<Option<T>, Error> {
+        match self.client.read(self.id()).await? {
+            Some(state) if state.status.is_terminal() => {
+                let id = self.id().clone();
+                output(Reply { id, status: state.status, result: state.result, error: state.error }).map(Some)
+            }
+            Some(_) => Ok(None),
+            None if self.waiter.is_fresh() => Ok(None),
+            None => Err(self.client.missing(self.id())),
+        }
+    }
+
+    /// Waits for the result, at most this long.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`] when the time is over; else as awaiting the handle.
+    pub async fn wait(&self, timeout: Duration) -> Result<T, Error> {
+        match tokio::time::timeout(timeout, self.clone()).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::WaitTimeout { id: self.id().clone(), after: timeout }),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Future for TaskHandle<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let settled = std::task::ready!(Pin::new(&mut self.waiter).poll(cx));
+        Poll::Ready(match settled {
+            Settled::Ended(reply) => output(Arc::unwrap_or_clone(reply)),
+            Settled::Missing => Err(self.client.missing(self.id())),
+            Settled::Failed(error) => Err(error),
+        })
+    }
+}
+
+/// What an ended task means for who awaits it.
+fn output<T: DeserializeOwned>(reply: Reply) -> Result<T, Error> {
+    let Reply { id, status, result, error } = reply;
+    let wrong = |e: serde_json::Error| Error::ResultType { id: id.clone(), detail: e.to_string() };
+    match status {
+        Status::Success => match result {
+            Some(json) => serde_json::from_str(&json).map_err(wrong),
+            None => Err(Error::NoResult { id }),
+        },
+        Status::Revoked => Err(Error::Revoked { id }),
+        _ => Err(serde_json::from_str::<Failure>(error.as_deref().unwrap_or("null")).map_err(wrong)?.into()),
+    }
+}
+
+impl<T> Clone for TaskHandle<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.client.clone(), self.waiter.clone())
+    }
+}
+
+impl<T> Unpin for TaskHandle<T> {}
+
+impl<T> fmt::Debug for TaskHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TaskHandle").field(self.id()).finish()
+    }
+}

@@ -1,0 +1,234 @@
+//! Arguments between Rust values and JSON: written by position, read by position or by name.
+
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Deserializer, Error as _, Visitor, value::Error as PlainError},
+};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::error::Error;
+
+/// Why arguments do not fit a task's parameters.
+#[derive(Debug, Error)]
+pub enum ArgsError {
+    /// Not an array and not an object.
+    #[error("arguments are neither an array nor an object: {0}")]
+    Shape(#[source] serde_json::Error),
+    /// One of them has another type.
+    #[error("argument `{parameter}`: {source}")]
+    Type {
+        /// The parameter.
+        parameter: &'static str,
+        /// Why the value does not fit.
+        source: serde_json::Error,
+    },
+    /// One is missing, and has no default.
+    #[error("argument `{0}` is missing")]
+    Missing(&'static str),
+    /// There are too many.
+    #[error("{given} arguments for {expected} parameters")]
+    TooMany {
+        /// How many were sent.
+        given: usize,
+        /// How many the task takes.
+        expected: usize,
+    },
+    /// No parameter has that name.
+    #[error("no parameter is named `{name}`; the parameters are: {parameters}")]
+    Unknown {
+        /// The name that was sent.
+        name: String,
+        /// Those that exist.
+        parameters: String,
+    },
+}
+
+/// Writes arguments as a JSON array.
+#[derive(Debug)]
+pub struct Writer {
+    task: &'static str,
+    json: Result<Vec<u8>, Error>,
+}
+
+impl Writer {
+    /// Starts the array.
+    #[must_use]
+    pub fn new(task: &'static str) -> Self {
+        Self { task, json: Ok(vec![b'[']) }
+    }
+
+    /// Adds the next argument.
+    #[must_use]
+    pub fn push<T: Serialize + ?Sized>(mut self, parameter: &'static str, value: &T) -> Self {
+        let Ok(json) = &mut self.json else { return self };
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        if let Err(error) = serde_json::to_writer(json, value) {
+            self.json = Err(Error::Argument {
+                task: self.task.to_owned(),
+                parameter: parameter.to_owned(),
+                detail: error.to_string(),
+            });
+        }
+        self
+    }
+
+    /// Ends the array.
+    pub(crate) fn finish(self) -> Result<Box<RawValue>, Error> {
+        let mut json = self.json?;
+        json.push(b']');
+        let text = String::from_utf8(json).expect("serde_json writes UTF-8");
+        Ok(RawValue::from_string(text).expect("an array of JSON values is JSON"))
+    }
+}
+
+/// Reads arguments, one parameter after the other, in their order.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    given: Given<'a>,
+    next: usize,
+}
+
+#[derive(Debug)]
+enum Given<'a> {
+    Array(Vec<&'a RawValue>),
+    Object(Vec<(String, &'a RawValue)>),
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the outer array or object of `json`.
+    pub(crate) fn new(json: &'a str) -> Result<Self, ArgsError> {
+        let given = if json.starts_with('[') {
+            Given::Array(serde_json::from_str(json).map_err(ArgsError::Shape)?)
+        } else {
+            let pairs: Pairs<'a> = serde_json::from_str(json).map_err(ArgsError::Shape)?;
+            Given::Object(pairs.0)
+        };
+        Ok(Self { given, next: 0 })
+    }
+
+    /// Refuses arguments beyond these parameters.
+    ///
+    /// # Errors
+    /// Too many, or one of an unknown name.
+    pub fn expect(&self, parameters: &[&'static str]) -> Result<(), ArgsError> {
+        match &self.given {
+            Given::Array(values) if values.len() > parameters.len() => {
+                Err(ArgsError::TooMany { given: values.len(), expected: parameters.len() })
+            }
+            Given::Array(_) => Ok(()),
+            Given::Object(pairs) => match pairs.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
+                Some((name, _)) => {
+                    Err(ArgsError::Unknown { name: name.clone(), parameters: parameters.join(", ") })
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Reads the argument of the next parameter. A missing one is `None` for an `Option`.
+    ///
+    /// # Errors
+    /// It is missing, or has another type.
+    pub fn take<T: DeserializeOwned>(&mut self, parameter: &'static str) -> Result<T, ArgsError> {
+        let value = match &self.given {
+            Given::Array(values) => values.get(self.next).copied(),
+            Given::Object(pairs) => pairs.iter().rev().find(|(name, _)| name == parameter).map(|(_, value)| *value),
+        };
+        self.next += 1;
+        match value {
+            Some(value) => {
+                serde_json::from_str(value.get()).map_err(|source| ArgsError::Type { parameter, source })
+            }
+            None => T::deserialize(Absent).map_err(|_| ArgsError::Missing(parameter)),
+        }
+    }
+}
+
+/// An object's fields in their order, without a map in between.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an array or an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Fields).map(Pairs)
+    }
+}
+
+/// Stands for an argument that was not sent: an `Option` reads it as `None`, everything else refuses it.
+struct Absent;
+
+impl<'de> Deserializer<'de> for Absent {
+    type Error = PlainError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, PlainError> {
+        Err(PlainError::custom("missing"))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, PlainError> {
+        visitor.visit_none()
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<(i64, Option<String>), ArgsError> {
+        let mut reader = Reader::new(json)?;
+        reader.expect(&["a", "b"])?;
+        Ok((reader.take("a")?, reader.take("b")?))
+    }
+
+    #[test]
+    fn by_position_and_by_name() {
+        assert_eq!(read(r#"[1,"x"]"#).unwrap(), (1, Some("x".to_owned())));
+        assert_eq!(read(r#"{"b":"x","a":1}"#).unwrap(), (1, Some("x".to_owned())));
+        assert_eq!(read("[1]").unwrap(), (1, None));
+        assert_eq!(read(r#"{"a":1}"#).unwrap(), (1, None));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let says = |json| read(json).unwrap_err().to_string();
+        assert_eq!(says("[]"), "argument `a` is missing");
+        assert_eq!(says("[1,null,3]"), "3 arguments for 2 parameters");
+        assert_eq!(says(r#"{"a":1,"c":2}"#), "no parameter is named `c`; the parameters are: a, b");
+        assert!(says(r#"["one"]"#).starts_with("argument `a`: invalid type: string"), "{}", says(r#"["one"]"#));
+        assert!(says("[1e999]").starts_with("argument `a`: number out of range"), "{}", says("[1e999]"));
+    }
+
+    #[test]
+    fn written_by_position() {
+        let json = Writer::new("t").push("a", &1).push("b", "x").finish().unwrap();
+        assert_eq!(json.get(), r#"[1,"x"]"#);
+        assert_eq!(Writer::new("t").finish().unwrap().get(), "[]");
+        let bad = std::collections::HashMap::from([((1, 2), 3)]);
+        let error = Writer::new("t").push("map", &bad).finish().unwrap_err();
+        assert_eq!(error.to_string(), "argument `map` of task t cannot be sent as JSON: key must be a string");
+    }
+}

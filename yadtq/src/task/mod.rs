@@ -1,0 +1,154 @@
+//! What a task is: its definition, its error, and the codec of its arguments and result.
+//!
+//! `#[yadtq::task]` writes the [`Task`] impl; the rest of the crate sees functions from JSON to JSON.
+
+mod args;
+mod output;
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::{
+    args::{ArgsError, Reader, Writer},
+    output::{IntoTaskError, NotResult, Probe, Ret, Split, finish},
+};
+use crate::{context::Context, wire::failure::ErrorKind};
+
+/// A function that workers can run. Implemented by `#[yadtq::task]`.
+///
+/// ```
+/// use yadtq::Task;
+///
+/// #[yadtq::task(queue = "math")]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// assert_eq!(add.definition().name(), "add");
+/// ```
+pub trait Task: Send + Sync + 'static {
+    /// What the function returns, the `Ok` side if it returns a `Result`.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Its name, options and body.
+    fn definition(&self) -> Definition;
+}
+
+/// A task's name, options and body, as a worker registers it. Made by `#[yadtq::task]`.
+#[derive(Clone)]
+pub struct Definition {
+    pub(crate) name: &'static str,
+    pub(crate) queue: Option<&'static str>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) body: Body,
+}
+
+/// How a run ended, as JSON text or as the error to record.
+pub type Finished = Result<String, TaskError>;
+
+/// The future of one run.
+pub type RunFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+/// The closure of one blocking run.
+pub type RunBlocking = Box<dyn FnOnce() -> Finished + Send>;
+
+/// A task's function, from JSON arguments to a run.
+#[derive(Clone, Copy)]
+pub enum Body {
+    /// An `async fn`, for the application's runtime.
+    Async(fn(Context, Reader<'_>) -> Result<RunFuture, ArgsError>),
+    /// A plain `fn`, for the blocking pool.
+    Blocking(fn(Context, Reader<'_>) -> Result<RunBlocking, ArgsError>),
+}
+
+impl Definition {
+    /// A definition without options.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(name: &'static str, body: Body) -> Self {
+        Self { name, queue: None, timeout: None, body }
+    }
+
+    /// Sets the queue.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn queue(mut self, queue: &'static str) -> Self {
+        self.queue = Some(queue);
+        self
+    }
+
+    /// Sets the timeout.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocking = matches!(self.body, Body::Blocking(_));
+        f.debug_struct("Definition").field("name", &self.name).field("blocking", &blocking).finish_non_exhaustive()
+    }
+}
+
+/// The error of a task whose function wants to say more than an error type can.
+///
+/// Made from any [`std::error::Error`] by `?`, or from a text.
+///
+/// ```
+/// use yadtq::TaskError;
+///
+/// #[yadtq::task]
+/// async fn charge(card: String) -> Result<u64, TaskError> {
+///     let amount: u64 = card.parse()?;
+///     if amount > 100 {
+///         return Err(TaskError::new("the bank said no").kind("card-declined"));
+///     }
+///     Ok(amount)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct TaskError {
+    pub(crate) kind: ErrorKind,
+    pub(crate) message: String,
+}
+
+impl TaskError {
+    /// An error with this text.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Error, message: message.into() }
+    }
+
+    /// Names the kind of error, for callers that tell kinds apart. Default: `error`.
+    #[must_use]
+    pub fn kind(mut self, kind: impl AsRef<str>) -> Self {
+        self.kind = ErrorKind::from(kind.as_ref());
+        self
+    }
+
+    pub(crate) fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        Self::new(output::with_sources(&error))
+    }
+}
