@@ -120,6 +120,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The worker cannot go on.
+    #[error("the worker has ended: {detail}")]
+    Worker {
+        /// Why.
+        detail: String,
+    },
     /// A client is installed already.
     #[error("a client is installed already; install one, early in main")]
     AlreadyInstalled,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Headers;
+use super::{Headers, failure::ErrorKind};
 
 /// Why a record became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason that belongs to a task's error.
+    #[must_use]
+    pub fn of(kind: &ErrorKind) -> Self {
+        match kind {
+            ErrorKind::UnknownTask => Self::UnknownTask,
+            ErrorKind::Deliveries => Self::Deliveries,
+            _ => Self::Arguments,
+        }
+    }
+
     /// The reason as the header spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,0 +1,208 @@
+//! Settings of a worker, and what is checked before it starts.
+
+use std::{any::Any, collections::HashMap, num::NonZeroUsize, thread::available_parallelism, time::Duration};
+
+use super::run::Worker;
+use crate::{
+    client::Client,
+    context::State,
+    core::names::Queue,
+    error::Error,
+    task::{Definition, Task},
+};
+
+/// Settings of a [`Worker`](crate::Worker). Nothing fails before [`build`](Self::build), `start` or `run`.
+///
+/// ```no_run
+/// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+/// # async fn f() -> Result<(), yadtq::Error> {
+/// use std::time::Duration;
+///
+/// yadtq::Worker::builder()
+///     .register(add)
+///     .concurrency(64)
+///     .drain_timeout(Duration::from_secs(60))
+///     .run()
+///     .await
+/// # }
+/// ```
+#[must_use]
+#[derive(Default)]
+pub struct WorkerBuilder {
+    client: Option<Client>,
+    tasks: Vec<Definition>,
+    state: State,
+    queues: Option<Vec<String>>,
+    options: Options,
+}
+
+/// What a worker is told about how to work.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) concurrency: usize,
+    pub(super) blocking_concurrency: usize,
+    pub(super) drain_timeout: Duration,
+    pub(super) max_deliveries: u32,
+    pub(super) max_record_bytes: usize,
+    pub(super) max_result_bytes: usize,
+    pub(super) unknown_task_grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            concurrency: 10 * cores,
+            blocking_concurrency: cores,
+            drain_timeout: Duration::from_secs(30),
+            max_deliveries: 5,
+            max_record_bytes: 8 * 1_024 * 1_024,
+            max_result_bytes: 1_024 * 1_024,
+            unknown_task_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a worker runs, checked.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) tasks: HashMap<&'static str, Definition>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) state: State,
+    pub(super) options: Options,
+}
+
+impl WorkerBuilder {
+    /// The client whose servers it works for, and which `delay` uses inside its tasks. Default: the installed
+    /// one, else one from the environment.
+    pub fn client(mut self, client: &Client) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    /// A task that it can run.
+    pub fn register<T: Task>(mut self, task: T) -> Self {
+        self.tasks.push(task.definition());
+        self
+    }
+
+    /// A value that tasks get from [`Context::state`](crate::Context::state) by its type. A second value of
+    /// one type replaces the first.
+    pub fn state<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        self.state.insert(value);
+        self
+    }
+
+    /// The queues it takes tasks from. Default: those of the registered tasks.
+    pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
+        self.queues = Some(queues.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How many `async` tasks run at once. Default: 10 x cores.
+    pub fn concurrency(mut self, slots: usize) -> Self {
+        self.options.concurrency = slots;
+        self
+    }
+
+    /// How many plain `fn` tasks run at once, each on a thread of the blocking pool. Default: the number of
+    /// cores.
+    pub fn blocking_concurrency(mut self, slots: usize) -> Self {
+        self.options.blocking_concurrency = slots;
+        self
+    }
+
+    /// Longest time a stopping worker waits for running tasks before it cancels them and hands them back.
+    /// Default: 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.options.drain_timeout = timeout;
+        self
+    }
+
+    /// How often a task may take its worker down with it. One more, and it is a dead letter. Default: 5.
+    pub fn max_deliveries(mut self, crashes: u32) -> Self {
+        self.options.max_deliveries = crashes;
+        self
+    }
+
+    /// Larger records are dead letters, in bytes. Default: 8 MiB.
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_record_bytes = bytes;
+        self
+    }
+
+    /// A task whose result is larger fails, in bytes of JSON. Default: 1 MiB.
+    pub fn max_result_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_result_bytes = bytes;
+        self
+    }
+
+    /// How long a task of an unknown name waits for a worker that knows it to take over the partition, as in a
+    /// rolling deploy, before it is a dead letter. Default: 5 s.
+    pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
+        self.options.unknown_task_grace = grace;
+        self
+    }
+
+    /// Checks everything. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// - [`Error::DuplicateTask`]: two tasks have one name.
+    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0, or the environment has
+    ///   a wrong setting.
+    pub fn build(self) -> Result<Worker, Error> {
+        let options = self.options;
+        for (what, value) in [
+            ("concurrency", options.concurrency),
+            ("blocking_concurrency", options.blocking_concurrency),
+            ("max_record_bytes", options.max_record_bytes),
+            ("max_result_bytes", options.max_result_bytes),
+        ] {
+            if value == 0 {
+                return Err(Error::config(what, "must be at least 1"));
+            }
+        }
+        if self.tasks.is_empty() {
+            return Err(Error::config("register", "no task is registered; add .register(my_task)"));
+        }
+        let names = match self.queues {
+            Some(names) => names,
+            None => self.tasks.iter().map(|task| task.queue.unwrap_or("default").to_owned()).collect(),
+        };
+        let mut queues = names.iter().map(|name| name.parse()).collect::<Result<Vec<Queue>, _>>()?;
+        queues.sort();
+        queues.dedup();
+        if queues.is_empty() {
+            return Err(Error::config("queues", "none is given"));
+        }
+        let mut tasks = HashMap::new();
+        for task in self.tasks {
+            if tasks.insert(task.name, task.clone()).is_some() {
+                return Err(Error::DuplicateTask { name: task.name.to_owned() });
+            }
+        }
+        Ok(Worker::new(self.client, Plan { tasks, queues, state: self.state, options }))
+    }
+
+    /// Builds the worker and starts it; see [`Worker::start`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Worker::start`].
+    pub async fn start(self) -> Result<super::RunningWorker, Error> {
+        self.build()?.start().await
+    }
+
+    /// Builds the worker and runs it until the process is told to stop; see [`Worker::run`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Worker::run`].
+    pub async fn run(self) -> Result<(), Error> {
+        self.build()?.run().await
+    }
+}
+
+impl std::fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerBuilder").field("tasks", &self.tasks).field("queues", &self.queues).finish_non_exhaustive()
+    }
+}

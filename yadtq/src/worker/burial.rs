@@ -1,0 +1,116 @@
+//! Publishes what a record becomes before its offset may be completed: a dead letter, or its next step.
+//!
+//! Kafka has to acknowledge first. While it does not, the publication is tried again; a worker that dies
+//! meanwhile leaves the offset open, and the record comes back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+use super::{
+    control::Control,
+    job::{Job, Position},
+    step::{PAUSE, Step},
+};
+use crate::{
+    broker::{Broker, BrokerError, Incoming, Outgoing},
+    wire::{
+        dead::{Epitaph, Source, header},
+        envelope::{self, Envelope},
+    },
+};
+
+impl Control {
+    /// Publishes a record as a dead letter, then completes these offsets.
+    pub(super) fn bury(
+        &mut self, task: Option<&Envelope>, from: Position, record: Incoming, at: Vec<Position>, epitaph: &Epitaph,
+    ) {
+        let topic = &self.sources[from.queue].topic;
+        error!(
+            event = "task_dead_lettered",
+            worker = %self.id,
+            task_id = task.map(|task| task.id.as_str()),
+            task = task.map(|task| &*task.task),
+            topic = %topic,
+            partition = from.partition,
+            offset = from.offset,
+            reason = epitaph.reason.as_str(),
+            error = %epitaph.error,
+            "record goes to the dead letters"
+        );
+        let source = Source { topic, partition: from.partition, offset: from.offset };
+        let key = match (task, record.key) {
+            (Some(task), _) => Bytes::from(task.id.to_string()),
+            (None, key) => key.unwrap_or_default(),
+        };
+        let letter = Outgoing {
+            topic: self.client.config().namespace.dead_topic().into(),
+            key,
+            value: record.value,
+            headers: epitaph.headers(&source, &record.headers),
+        };
+        let broker = Arc::clone(&self.broker);
+        self.calls.push(Box::pin(async move {
+            publish(&*broker, letter).await;
+            Step::Published { at }
+        }));
+    }
+
+    /// Publishes a record under its next `seq` again, then completes its offset. It was recorded as handed on,
+    /// but nobody may have published it.
+    pub(super) fn hand_on(&mut self, job: &Job, attempt: u32) {
+        let next = match envelope::hand_on(&job.record.value, job.ask.seq + 1, attempt) {
+            Ok(value) => value,
+            Err(error) => {
+                // It was read once, so this cannot be; if it is, the offset stays open and the log says so.
+                error!(event = "hand_on_failed", worker = %self.id, task_id = %job.envelope.id, %error, "record cannot be rewritten");
+                return;
+            }
+        };
+        let record = Outgoing {
+            topic: Arc::clone(&self.sources[job.at.queue].topic),
+            key: job.record.key.clone().unwrap_or_default(),
+            value: next,
+            headers: job.record.headers.clone(),
+        };
+        let (broker, at) = (Arc::clone(&self.broker), vec![job.at]);
+        self.calls.push(Box::pin(async move {
+            publish(&*broker, record).await;
+            Step::Published { at }
+        }));
+    }
+
+    pub(super) fn published(&mut self, at: &[Position]) {
+        at.iter().for_each(|&at| self.complete_offset(at));
+    }
+}
+
+/// Returns when the record is acknowledged. One that is too large for its topic is cut, and says so.
+async fn publish(broker: &dyn Broker, mut record: Outgoing) {
+    loop {
+        let answer = broker.publish(vec![record.clone()]).await.pop().expect("one answer a record");
+        match answer {
+            Ok(()) => return,
+            Err(BrokerError::TooLarge { len, .. }) => cut(&mut record, len),
+            Err(error) => {
+                warn!(event = "publish_retried", topic = %record.topic, %error, "kafka has not acknowledged yet");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn cut(record: &mut Outgoing, len: usize) {
+    warn!(event = "dead_letter_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
+    if !record.headers.iter().any(|(name, _)| name == header::CUT) {
+        record.headers.push((header::CUT.to_owned(), Bytes::from(record.value.len().to_string())));
+    }
+    if record.value.is_empty() {
+        // Then it is the headers: keep ours.
+        record.headers.retain(|(name, _)| name.starts_with("yadtq-"));
+        return;
+    }
+    record.value = record.value.slice(..record.value.len() / 2);
+}

@@ -1,0 +1,197 @@
+//! Asks the store which waiting jobs this worker may run, as many at once as it has slots for.
+//!
+//! One batch is under way at a time, and the next goes when it is back: alone, a task waits for nothing;
+//! under load, batches grow. An answer that never came is asked for again with the same nonces.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{
+    control::{Control, LEASE},
+    job::{Job, Lane, Run},
+    step::{Due, PAUSE, Step},
+};
+use crate::{
+    core::lifecycle::{Claim, Claimer, Token},
+    store::StoreError,
+    wire::{
+        dead::{Epitaph, Reason},
+        failure::{ErrorKind, Failure},
+    },
+};
+
+/// Jobs per call.
+const BATCH: usize = 512;
+/// How often a lease of somebody else is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Jobs that wait for a slot.
+#[derive(Default)]
+pub(super) struct Claims {
+    ready: [VecDeque<Arc<Job>>; 2],
+    bytes: usize,
+    asking: bool,
+}
+
+/// A batch of claims, and its answers.
+pub(super) struct Claimed {
+    jobs: Vec<Arc<Job>>,
+    sent: Instant,
+    answers: Result<Vec<Result<Claim, StoreError>>, StoreError>,
+}
+
+impl Claims {
+    pub(super) fn push(&mut self, job: Arc<Job>) {
+        self.bytes += job.record.value.len();
+        self.ready[job.lane() as usize].push_back(job);
+    }
+
+    fn push_front(&mut self, job: Arc<Job>) {
+        self.bytes += job.record.value.len();
+        self.ready[job.lane() as usize].push_front(job);
+    }
+
+    fn pop(&mut self, lane: Lane) -> Option<Arc<Job>> {
+        let job = self.ready[lane as usize].pop_front()?;
+        self.bytes -= job.record.value.len();
+        Some(job)
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(&Job) -> bool) {
+        for lane in &mut self.ready {
+            lane.retain(|job| keep(job));
+        }
+        self.bytes = self.ready.iter().flatten().map(|job| job.record.value.len()).sum();
+    }
+
+    /// Jobs and bytes that wait.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.ready.iter().map(VecDeque::len).sum(), self.bytes)
+    }
+}
+
+impl Control {
+    pub(super) fn pump_claims(&mut self) {
+        if self.claims.asking || self.claims.waiting().0 == 0 {
+            return;
+        }
+        let mut jobs = Vec::new();
+        for lane in Lane::ALL {
+            let room = self.slots.room(lane).min(BATCH - jobs.len());
+            jobs.extend(std::iter::from_fn(|| self.claims.pop(lane)).take(room));
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        let by = Claimer {
+            worker: Arc::clone(&self.id),
+            lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
+            // After an outage the owners of leases extend first.
+            take_over: self.store.connected_for().is_some_and(|up| up >= LEASE),
+            quarantine: u32::from(self.slots.quarantine_is_free()),
+            max_deliveries: self.plan.options.max_deliveries,
+        };
+        let store = Arc::clone(&self.store);
+        self.claims.asking = true;
+        self.calls.push(Box::pin(async move {
+            let sent = Instant::now();
+            let asks: Vec<_> = jobs.iter().map(|job| (job.envelope.id.clone(), Arc::clone(&job.ask))).collect();
+            let answers = store.claim(&by, &asks).await;
+            if answers.is_err() {
+                sleep(PAUSE).await;
+            }
+            Step::Claimed(Claimed { jobs, sent, answers })
+        }));
+    }
+
+    pub(super) fn claimed(&mut self, Claimed { jobs, sent, answers }: Claimed) {
+        self.claims.asking = false;
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                debug!(event = "claim_unanswered", worker = %self.id, jobs = jobs.len(), %error, "asking again");
+                jobs.into_iter().rev().for_each(|job| self.claims.push_front(job));
+                return;
+            }
+        };
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            match answer {
+                Ok(Claim::Granted { token, deliveries }) => self.granted(job, token, deliveries, sent),
+                Ok(Claim::Held { ms_left, mine }) => self.held(job, Duration::from_millis(ms_left), mine),
+                Ok(Claim::Done | Claim::Revoked) => self.complete_offset(job.at),
+                Ok(Claim::Moved { attempt }) => self.hand_on(&job, attempt),
+                Ok(Claim::Dead { error, deliveries }) => self.dead(&job, &error, deliveries),
+                Err(error) => {
+                    error!(event = "claim_failed", worker = %self.id, task_id = %job.envelope.id, %error,
+                        "the task waits until this is mended");
+                    self.later.insert(Due::Ask(job), WATCH);
+                }
+            }
+        }
+        self.start_granted();
+    }
+
+    fn granted(&mut self, job: Arc<Job>, token: Token, deliveries: u32, sent: Instant) {
+        let id = job.envelope.id.clone();
+        let mut run = Run {
+            job,
+            joined: Vec::new(),
+            token,
+            deliveries,
+            confirmed: sent,
+            started: None,
+            cancel: CancellationToken::new(),
+            abort: None,
+            overrun: false,
+        };
+        if let Some(older) = self.runs.remove(&id) {
+            // Its lease was lost, or this would not have been granted.
+            warn!(event = "lease_lost", worker = %self.id, task_id = %id, token = older.token, "granted anew");
+            older.stop();
+            run.joined.extend(older.jobs().cloned());
+        }
+        let unknown = run.job.definition.is_none();
+        let suspect = deliveries >= Claimer::SUSPECT;
+        let lane = run.job.lane();
+        if self.draining {
+            return self.give_back(vec![run.lease()]);
+        }
+        self.runs.insert(id.clone(), run);
+        if unknown {
+            self.unknown(id, token);
+        } else {
+            self.slots.grant(lane, suspect, id, token);
+        }
+    }
+
+    fn held(&mut self, job: Arc<Job>, left: Duration, mine: bool) {
+        match self.runs.get_mut(&job.envelope.id) {
+            Some(run) if mine => run.joined.push(job),
+            _ => {
+                self.later.insert(Due::Ask(job), left.clamp(Duration::from_millis(10), WATCH));
+            }
+        }
+    }
+
+    /// It is time to ask (again), unless the record went to another worker.
+    pub(super) fn ask(&mut self, job: Arc<Job>) {
+        if self.is_ours(job.at) {
+            self.claims.push_front(job);
+        }
+    }
+
+    fn dead(&mut self, job: &Job, error: &str, deliveries: u32) {
+        let failure = serde_json::from_str::<Failure>(error);
+        let failure = failure.unwrap_or_else(|_| Failure::new(ErrorKind::Deliveries, error.to_owned(), job.ask.attempt));
+        let epitaph = Epitaph {
+            reason: Reason::of(&failure.kind),
+            error: failure.message,
+            attempts: failure.attempt,
+            deliveries,
+        };
+        self.bury(Some(&job.envelope), job.at, job.record.clone(), vec![job.at], &epitaph);
+    }
+}

@@ -1,0 +1,163 @@
+//! The worker's one loop, and all of its state.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::time::DelayQueue;
+use tracing::info;
+
+use super::{
+    builder::Plan,
+    claims::Claims,
+    execute::{Finish, Slots},
+    heartbeat::Stillness,
+    intake::{Intake, Source},
+    job::Run,
+    run::Stop,
+    settle::Ending,
+    step::{Call, Due},
+};
+use crate::{
+    broker::Broker,
+    client::Client,
+    core::names::{TaskId, WorkerId},
+    error::Error,
+    store::Store,
+};
+
+/// How long a lease lasts.
+pub(super) const LEASE: Duration = Duration::from_secs(6);
+/// How often leases of running tasks are extended.
+pub(super) const EXTEND: Duration = Duration::from_secs(2);
+/// How often the worker says that it lives.
+const BEAT: Duration = Duration::from_secs(2);
+/// Finished tasks that are taken out of the channel at once.
+const FINISHES: usize = 512;
+
+/// Why the loop ended.
+pub(super) enum Exit {
+    /// It was told to.
+    Stopped,
+    /// It stood still for so long that what it held means nothing any more.
+    StoodStill,
+}
+
+/// All that a worker knows.
+pub(super) struct Control {
+    pub(super) id: WorkerId,
+    pub(super) plan: Plan,
+    pub(super) client: Client,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) store: Arc<dyn Store>,
+    /// Where tasks run.
+    pub(super) tasks: Handle,
+    pub(super) started_at: u64,
+    /// Calls under way.
+    pub(super) calls: FuturesUnordered<Call>,
+    /// What waits for its time.
+    pub(super) later: DelayQueue<Due>,
+    pub(super) sources: Vec<Source>,
+    pub(super) intake: Intake,
+    pub(super) claims: Claims,
+    /// Tasks whose lease this worker holds.
+    pub(super) runs: HashMap<TaskId, Run>,
+    pub(super) slots: Slots,
+    /// Ends to record.
+    pub(super) endings: VecDeque<Ending>,
+    pub(super) settling: bool,
+    pub(super) extending: bool,
+    /// Calls under way that give tasks back.
+    pub(super) releasing: usize,
+    /// Takes nothing new.
+    pub(super) draining: bool,
+    pub(super) stillness: Stillness,
+    pub(super) beating: bool,
+    pub(super) connected: bool,
+    pub(super) processed: u64,
+    pub(super) failed: u64,
+    pub(super) finish: mpsc::UnboundedSender<Finish>,
+}
+
+/// Works until told to stop.
+pub(super) async fn run(
+    id: WorkerId, client: &Client, plan: &Plan, tasks: &Handle, stop: &Stop,
+) -> Result<Exit, Error> {
+    let (broker, store) = client.config().open()?;
+    let (finish, mut finishes) = mpsc::unbounded_channel();
+    let mut control = Control {
+        started_at: client.config().clock.now_us() / 1_000,
+        stillness: Stillness::new(Arc::clone(&client.config().clock)),
+        slots: Slots::new(&plan.options),
+        sources: Source::subscribe(&*broker, &client.config().namespace, &plan.queues)?,
+        id,
+        plan: plan.clone(),
+        client: client.clone(),
+        broker,
+        store,
+        tasks: tasks.clone(),
+        calls: FuturesUnordered::new(),
+        later: DelayQueue::new(),
+        intake: Intake::default(),
+        claims: Claims::default(),
+        runs: HashMap::new(),
+        endings: VecDeque::new(),
+        settling: false,
+        extending: false,
+        releasing: 0,
+        draining: false,
+        beating: false,
+        connected: false,
+        processed: 0,
+        failed: 0,
+        finish,
+    };
+    info!(
+        event = "worker_started",
+        worker = %control.id,
+        servers = %client.config().servers(),
+        queues = ?plan.queues.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        tasks = ?plan.tasks.keys().collect::<Vec<_>>(),
+        "worker starts"
+    );
+    control.inspect();
+    let exit = control.serve(&mut finishes, stop).await;
+    match exit {
+        Exit::Stopped => control.drain(&mut finishes, stop).await,
+        Exit::StoodStill => control.forget().await,
+    }
+    Ok(exit)
+}
+
+impl Control {
+    async fn serve(&mut self, finishes: &mut mpsc::UnboundedReceiver<Finish>, stop: &Stop) -> Exit {
+        let (mut extend, mut beat) = (interval(EXTEND), interval(BEAT));
+        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(FINISHES);
+        loop {
+            self.pump_polls();
+            self.pump_claims();
+            self.pump_settling();
+            tokio::select! {
+                Some(step) = self.calls.next() => self.take(step),
+                _ = finishes.recv_many(&mut batch, FINISHES) => self.finished(&mut batch),
+                Some(due) = self.later.next() => self.due(due.into_inner()),
+                _ = extend.tick() => self.extend(),
+                _ = beat.tick() => self.beat(),
+                () = stop.drain.cancelled() => return Exit::Stopped,
+            }
+            if self.stillness.stood_still() {
+                return Exit::StoodStill;
+            }
+        }
+    }
+}

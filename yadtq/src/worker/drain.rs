@@ -1,0 +1,126 @@
+//! The end of a worker: lets what runs finish, and hands back what does not.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future::join_all};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    control::{Control, EXTEND},
+    execute::Finish,
+    job::{Lane, Run},
+    run::Stop,
+    step::Step,
+};
+use crate::store::Lease;
+
+/// How long the last words to tasks and servers may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+impl Control {
+    /// Leaves the group at once, so that others get what waits, and watch what still runs here. Then waits.
+    pub(super) async fn drain(&mut self, finishes: &mut mpsc::UnboundedReceiver<Finish>, stop: &Stop) {
+        let limit = self.plan.options.drain_timeout;
+        info!(event = "worker_draining", worker = %self.id, running = self.runs.len(), ?limit, "takes no new tasks");
+        self.draining = true;
+        self.claims.retain(|_| false);
+        self.later.clear();
+        let closing = tokio::spawn(self.close());
+        for (id, token) in self.slots.take_granted() {
+            if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
+                let lease = run.lease();
+                self.runs.remove(&id);
+                self.give_back(vec![lease]);
+            }
+        }
+        self.finish_until(Instant::now() + limit, &stop.now, finishes, Self::is_idle).await;
+        self.runs.values().for_each(Run::stop);
+        self.finish_until(Instant::now() + GOODBYE, &CancellationToken::new(), finishes, Self::is_rid).await;
+        for run in self.runs.values() {
+            warn!(event = "task_abandoned", worker = %self.id, task_id = %run.job.envelope.id, task = %run.job.ask.task,
+                "it does not end; its lease does, in a few seconds");
+        }
+        let goodbye = async {
+            // Only a panic could make it fail, and that is logged where it happens.
+            let _ = closing.await;
+            self.store.leave(&self.id).await
+        };
+        match timeout(GOODBYE, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(event = "goodbye_failed", worker = %self.id, %error, "the others will notice"),
+            Err(_) => warn!(event = "goodbye_failed", worker = %self.id, "no answer; the others will notice"),
+        }
+        info!(event = "worker_disconnected", worker = %self.id, processed = self.processed, failed = self.failed, "worker ends");
+    }
+
+    /// Drops everything: by now it may have been finished elsewhere, and forgotten.
+    pub(super) async fn forget(&mut self) {
+        warn!(event = "worker_stood_still", worker = %self.id, running = self.runs.len(),
+            "this machine stood still for too long; everything is dropped, and a new worker goes on");
+        self.runs.values().for_each(Run::stop);
+        if timeout(GOODBYE, self.close()).await.is_err() {
+            warn!(event = "goodbye_failed", worker = %self.id, "no answer; the others will notice");
+        }
+    }
+
+    fn close(&self) -> impl Future<Output = ()> + Send + 'static {
+        let subscriptions: Vec<_> = self.sources.iter().map(|source| Arc::clone(&source.subscription)).collect();
+        async move {
+            join_all(subscriptions.iter().map(|subscription| subscription.close())).await;
+        }
+    }
+
+    /// Goes on, without taking tasks, until it is done, told to hurry, or the time is over.
+    async fn finish_until(
+        &mut self, deadline: Instant, hurry: &CancellationToken, finishes: &mut mpsc::UnboundedReceiver<Finish>,
+        done: fn(&Self) -> bool,
+    ) {
+        let mut extend = interval(EXTEND);
+        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        while !done(self) {
+            self.pump_settling();
+            tokio::select! {
+                Some(step) = self.calls.next() => self.take(step),
+                _ = finishes.recv_many(&mut batch, 512) => self.finished(&mut batch),
+                _ = extend.tick() => {
+                    self.extend();
+                    self.beat();
+                }
+                () = sleep_until(deadline) => return,
+                () = hurry.cancelled() => return,
+            }
+        }
+    }
+
+    /// Nothing runs, and all is said.
+    fn is_idle(&self) -> bool {
+        self.runs.is_empty() && self.releasing == 0
+    }
+
+    /// Nothing is left that could be handed back: what still runs cannot be stopped.
+    fn is_rid(&self) -> bool {
+        self.releasing == 0 && self.endings.is_empty() && !self.settling
+            && self.runs.values().all(|run| run.job.lane() == Lane::Blocking)
+    }
+
+    /// Gives tasks back, so that anybody may run them at once.
+    pub(super) fn give_back(&mut self, leases: Vec<Lease>) {
+        info!(event = "tasks_handed_back", worker = %self.id, tasks = leases.len(), "handed back");
+        let store = Arc::clone(&self.store);
+        self.releasing += 1;
+        self.calls.push(Box::pin(async move { Step::Released(store.release(&leases).await.err()) }));
+    }
+
+    pub(super) fn released(&mut self, error: Option<crate::store::StoreError>) {
+        self.releasing -= 1;
+        if let Some(error) = error {
+            warn!(event = "hand_back_failed", worker = %self.id, %error, "their leases end in a few seconds");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Extends the leases of what still runs. Short tasks end before their first extension, and never pay.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::{
+    control::{Control, LEASE},
+    execute::millis,
+    step::Step,
+};
+use crate::{
+    core::{
+        lifecycle::{Extended, Token},
+        names::TaskId,
+    },
+    store::{Lease, StoreError},
+};
+
+/// Leases confirmed more recently than this are left alone.
+const YOUNG: Duration = Duration::from_millis(1_500);
+
+/// A batch of extensions, and its answers.
+pub(super) struct Extensions {
+    leases: Vec<Lease>,
+    sent: Instant,
+    answers: Result<Vec<Result<Extended, StoreError>>, StoreError>,
+}
+
+impl Control {
+    pub(super) fn extend(&mut self) {
+        if self.extending {
+            return;
+        }
+        let due = self.runs.values().filter(|run| run.confirmed.elapsed() >= YOUNG);
+        let leases: Vec<Lease> = due.map(|run| run.lease()).collect();
+        if leases.is_empty() {
+            return;
+        }
+        let (store, worker) = (Arc::clone(&self.store), Arc::clone(&self.id));
+        self.extending = true;
+        self.calls.push(Box::pin(async move {
+            let sent = Instant::now();
+            let answers = store.extend(&worker, millis(LEASE), &leases).await;
+            Step::Extended(Extensions { leases, sent, answers })
+        }));
+    }
+
+    pub(super) fn extended(&mut self, Extensions { leases, sent, answers }: Extensions) {
+        self.extending = false;
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                warn!(event = "leases_not_extended", worker = %self.id, tasks = leases.len(), %error, "trying again");
+                return;
+            }
+        };
+        for (lease, answer) in leases.iter().zip(answers) {
+            let (id, token) = (&lease.id, lease.held.token);
+            match answer {
+                Ok(Extended::Live) => self.confirm(id, token, sent),
+                Ok(Extended::Revoking) => {
+                    self.confirm(id, token, sent);
+                    self.cancel(id, token, "revocation was asked");
+                }
+                Ok(Extended::Lost) => self.cancel(id, token, "its lease is lost"),
+                Err(error) => warn!(event = "leases_not_extended", worker = %self.id, task_id = %id, %error, "trying again"),
+            }
+        }
+    }
+
+    fn confirm(&mut self, id: &TaskId, token: Token, sent: Instant) {
+        if let Some(run) = self.runs.get_mut(id).filter(|run| run.token == token) {
+            run.confirmed = sent;
+        }
+    }
+
+    /// Tells a task that it should end. Not one that has ended and is about to be recorded.
+    fn cancel(&self, id: &TaskId, token: Token, why: &str) {
+        let ended = self.endings.iter().any(|ending| ending.is(id, token));
+        let Some(run) = self.runs.get(id).filter(|run| run.token == token && !ended) else { return };
+        if !run.cancel.is_cancelled() {
+            debug!(event = "task_cancelled", worker = %self.id, task_id = %id, why, "asked to end");
+            run.cancel.cancel();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Runs tasks.
+//!
+//! ```text
+//!  poll ─► intake ─► claims ─► execute ─► settle ─► offset committed
+//!           │          │ held               │ stale
+//!           │          └─► asked again ◄────┘
+//!           └─► burial (dead letters) ─────────────► offset committed
+//! ```
+//! All of it but the tasks themselves happens on one thread of its own, with a runtime of its own, in one
+//! loop ([`control`]) that owns all state: there are no locks, and a task that blocks the application's
+//! runtime cannot make a lease lapse. Everything that crosses a network is a future in the loop's set and
+//! comes back as a [`step::Step`]. What the parts remember is only what the log and the store can tell again:
+//! a worker that dies takes nothing with it.
+
+mod builder;
+mod burial;
+mod claims;
+mod control;
+mod drain;
+mod execute;
+mod heartbeat;
+mod intake;
+mod job;
+mod lease;
+mod run;
+mod settle;
+mod step;
+
+pub use self::{
+    builder::WorkerBuilder,
+    run::{RunningWorker, Worker},
+};

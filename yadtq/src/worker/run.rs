@@ -1,0 +1,200 @@
+//! A worker's life: built, started on a thread of its own, stopped.
+
+use std::{fmt, sync::Arc, thread};
+
+use tokio::{
+    runtime::{self, Handle},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use super::{
+    builder::{Plan, WorkerBuilder},
+    control::{self, Exit},
+};
+use crate::{client::Client, core::names::WorkerId, error::Error};
+
+/// Takes tasks from queues and runs them; see [`WorkerBuilder`].
+///
+/// ```no_run
+/// #[yadtq::task]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), yadtq::Error> {
+///     yadtq::Worker::builder().register(add).run().await
+/// }
+/// ```
+pub struct Worker {
+    client: Option<Client>,
+    plan: Plan,
+}
+
+/// A worker that works. Stops when told or when dropped; dropped, it drains in the background.
+#[derive(Debug)]
+pub struct RunningWorker {
+    stop: Stop,
+    ended: oneshot::Receiver<Result<(), Error>>,
+}
+
+impl Worker {
+    pub(super) fn new(client: Option<Client>, plan: Plan) -> Self {
+        Self { client, plan }
+    }
+
+    /// A worker with settings of its own.
+    pub fn builder() -> WorkerBuilder {
+        WorkerBuilder::default()
+    }
+
+    /// Starts working in the background. Tasks run on the current runtime. Servers that cannot be reached yet
+    /// are retried, and the log says so.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: the environment has a wrong setting. [`Error::Worker`]: no thread could be started.
+    pub async fn start(self) -> Result<RunningWorker, Error> {
+        self.spawn(false)
+    }
+
+    /// Works until the process gets SIGTERM or SIGINT (elsewhere than on Unix: Ctrl-C), then drains: it takes
+    /// nothing new, waits for running tasks up to the drain timeout, and hands the rest back. A second signal
+    /// ends the wait at once.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); also if the signals cannot be listened to, or the worker failed.
+    pub async fn run(self) -> Result<(), Error> {
+        let mut worker = self.spawn(true)?;
+        (&mut worker.ended).await.unwrap_or_else(|_| Err(died()))
+    }
+
+    fn spawn(self, signals: bool) -> Result<RunningWorker, Error> {
+        let client = match self.client {
+            Some(client) => client,
+            None => Client::current()?,
+        };
+        let stop = Stop::default();
+        let (tell, ended) = oneshot::channel();
+        let (tasks, asked) = (Handle::current(), stop.clone());
+        let spawned = thread::Builder::new().name("yadtq-worker".to_owned()).spawn(move || {
+            let result = work(&client, &self.plan, &tasks, &asked, signals);
+            if let Err(error) = &result {
+                error!(event = "worker_failed", %error, "the worker has ended");
+            }
+            // Nobody may be listening any more.
+            let _ = tell.send(result);
+        });
+        spawned.map_err(|e| Error::Worker { detail: format!("its thread could not be started: {e}") })?;
+        Ok(RunningWorker { stop, ended })
+    }
+}
+
+impl RunningWorker {
+    /// Takes nothing new, waits for running tasks up to the drain timeout, hands the rest back, and ends.
+    ///
+    /// # Errors
+    /// The worker had failed.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        self.stop.drain.cancel();
+        (&mut self.ended).await.unwrap_or_else(|_| Err(died()))
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        self.stop.drain.cancel();
+    }
+}
+
+fn died() -> Error {
+    Error::Worker { detail: "its thread panicked; the log says where".to_owned() }
+}
+
+/// How a worker is told to end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop {
+    /// Take nothing new, and let what runs finish.
+    pub(super) drain: CancellationToken,
+    /// Wait no longer.
+    pub(super) now: CancellationToken,
+}
+
+/// The worker's thread.
+fn work(client: &Client, plan: &Plan, tasks: &Handle, stop: &Stop, signals: bool) -> Result<(), Error> {
+    let failed = |what: &str, e: std::io::Error| Error::Worker { detail: format!("{what}: {e}") };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| failed("its runtime could not be started", e))?;
+    runtime.block_on(async {
+        if signals {
+            let mut next = listen().map_err(|e| failed("signals cannot be listened to", e))?;
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                for token in [stop.drain, stop.now] {
+                    info!(event = "worker_stopping", signal = next.recv().await, "told to stop");
+                    token.cancel();
+                }
+            });
+        }
+        loop {
+            let id: WorkerId = Arc::from(Uuid::now_v7().to_string());
+            match control::run(id, client, plan, tasks, stop).await? {
+                Exit::Stopped => return Ok(()),
+                // What it held may have been finished and forgotten by now: it goes on as a new worker.
+                Exit::StoodStill => {}
+            }
+        }
+    })
+}
+
+/// The signals that stop a worker.
+#[cfg(unix)]
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+fn listen() -> std::io::Result<Signals> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+}
+
+#[cfg(unix)]
+impl Signals {
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+fn listen() -> std::io::Result<Signals> {
+    Ok(Signals)
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    async fn recv(&mut self) -> &'static str {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "Ctrl-C"
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("queues", &self.plan.queues).finish_non_exhaustive()
+    }
+}

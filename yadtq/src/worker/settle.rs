@@ -1,0 +1,220 @@
+//! Records how runs ended, and completes their offsets once that is done.
+//!
+//! While the store is away ends are held here; no new claims are granted then, so there are never more of them
+//! than slots.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::{
+    control::Control,
+    execute::{Ended, Finish, millis},
+    job::{Job, Position, Run},
+    step::{Due, PAUSE, Step},
+};
+use crate::{
+    core::{
+        lifecycle::{HandOn, Outcome, Status, Token, Verdict},
+        names::TaskId,
+    },
+    store::{Completion, StoreError, ttl},
+    wire::{
+        dead::{Epitaph, Reason},
+        failure::{ErrorKind, Failure},
+    },
+};
+
+/// Ends per call.
+const BATCH: usize = 512;
+
+/// A run's end that is not recorded yet.
+pub(super) struct Ending {
+    id: TaskId,
+    token: Token,
+    outcome: Arc<Outcome>,
+    failure: Option<Failure>,
+}
+
+/// A batch of ends, and its answers.
+pub(super) struct Settling {
+    endings: Vec<Ending>,
+    answers: Result<Vec<Result<Verdict, StoreError>>, StoreError>,
+}
+
+impl Control {
+    /// A run ended: frees its slot, and notes what is to be recorded.
+    pub(super) fn report(&mut self, finish: Finish) {
+        self.slots.freed(&finish);
+        let Finish { id, token, ended, .. } = finish;
+        if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
+            let attempt = run.job.ask.attempt;
+            let ended = if run.overrun { Ended::TimedOut(run.started.map_or(Duration::ZERO, |at| at.elapsed())) } else { ended };
+            let fail = |kind, message| Failure::new(kind, message, attempt);
+            let max = self.plan.options.max_result_bytes;
+            match ended {
+                Ended::Returned(Ok(json)) if json.len() <= max => self.succeed(id, token, json),
+                Ended::Returned(Ok(json)) => {
+                    let message = format!("the result has {} bytes, more than this worker's limit of {max}", json.len());
+                    self.fail(id, token, fail(ErrorKind::Result, message), None);
+                }
+                Ended::Returned(Err(error)) => self.fail(id, token, fail(error.kind, error.message), None),
+                Ended::Arguments(error) => {
+                    self.fail(id, token, fail(ErrorKind::Arguments, error.to_string()), Some(HandOn::Dead));
+                }
+                Ended::Panicked(message) => self.fail(id, token, fail(ErrorKind::Panic, message), None),
+                Ended::TimedOut(after) => {
+                    self.fail(id, token, fail(ErrorKind::Timeout, format!("not done after {after:?}")), None);
+                }
+                Ended::Dropped => self.dropped(&id),
+            }
+        }
+        self.start_granted();
+    }
+
+    fn succeed(&mut self, id: TaskId, token: Token, json: String) {
+        let result = self.runs.get(&id).is_some_and(|run| run.keeps_result()).then(|| json.into());
+        let outcome = Outcome { status: Status::Success, result, error: None, hand_on: None };
+        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: None });
+    }
+
+    fn fail(&mut self, id: TaskId, token: Token, failure: Failure, hand_on: Option<HandOn>) {
+        let error = Some(failure.to_json().into());
+        let outcome = Outcome { status: Status::Failure, result: None, error, hand_on };
+        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
+    }
+
+    /// Nobody who knows the task came in time.
+    pub(super) fn unknown(&mut self, id: TaskId, token: Token) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let message = format!("no worker of queue {} has a task named `{}`", run.job.ask.queue, run.job.ask.task);
+        let failure = Failure::new(ErrorKind::UnknownTask, message, run.job.ask.attempt);
+        self.fail(id, token, failure, Some(HandOn::Dead));
+    }
+
+    /// The application's runtime is gone, or going: somebody else may have the task.
+    fn dropped(&mut self, id: &TaskId) {
+        let Some(run) = self.runs.remove(id) else { return };
+        warn!(event = "task_dropped", worker = %self.id, task_id = %id, "dropped before it ended; handed back");
+        self.give_back(vec![run.lease()]);
+        if !self.draining {
+            for job in run.jobs() {
+                self.later.insert(Due::Ask(Arc::clone(job)), Duration::from_secs(1));
+            }
+        }
+    }
+
+    pub(super) fn pump_settling(&mut self) {
+        if self.settling || self.endings.is_empty() {
+            return;
+        }
+        let count = self.endings.len().min(BATCH);
+        let endings: Vec<Ending> = self.endings.drain(..count).filter(|ending| ending.run(&self.runs).is_some()).collect();
+        let completion = |ending: &Ending| {
+            let run = ending.run(&self.runs)?;
+            let (lease, outcome) = (run.lease(), Arc::clone(&ending.outcome));
+            Some(Completion { lease, outcome, reply_to: run.job.envelope.reply_to.clone(), ttl_ms: run.ttl_ms() })
+        };
+        let completions: Vec<Completion> = endings.iter().filter_map(completion).collect();
+        let store = Arc::clone(&self.store);
+        self.settling = true;
+        self.calls.push(Box::pin(async move {
+            let answers = store.complete(&completions).await;
+            if !answers.as_ref().is_ok_and(|answers| answers.iter().all(Result::is_ok)) {
+                sleep(PAUSE).await;
+            }
+            Step::Settled(Settling { endings, answers })
+        }));
+    }
+
+    pub(super) fn settled(&mut self, Settling { endings, answers }: Settling) {
+        self.settling = false;
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                warn!(event = "results_held", worker = %self.id, tasks = endings.len(), %error, "they are written when it is back");
+                endings.into_iter().rev().for_each(|ending| self.endings.push_front(ending));
+                return;
+            }
+        };
+        for (ending, answer) in endings.into_iter().zip(answers) {
+            match answer {
+                Ok(verdict) => {
+                    // Absent if the task was granted anew meanwhile: then the newer run decides.
+                    let Some(run) = ending.run(&self.runs) else { continue };
+                    let token = run.token;
+                    let Some(run) = self.runs.remove(&ending.id) else { continue };
+                    match verdict {
+                        Verdict::Recorded => self.recorded(&run, &ending),
+                        Verdict::Stale => self.stale(&run, token),
+                    }
+                }
+                Err(error) => {
+                    error!(event = "result_refused", worker = %self.id, task_id = %ending.id, %error, "it is held until this is mended");
+                    self.endings.push_back(ending);
+                }
+            }
+        }
+    }
+
+    fn recorded(&mut self, run: &Run, ending: &Ending) {
+        let Job { ask, envelope, at, record, .. } = &*run.job;
+        let took_ms = run.started.map_or(0, |at| millis(at.elapsed()));
+        self.processed += 1;
+        match &ending.failure {
+            None => info!(event = "task_succeeded", worker = %self.id, task_id = %ending.id, task = %ask.task,
+                queue = %ask.queue, attempt = ask.attempt, took_ms, "task succeeded"),
+            Some(failure) => {
+                self.failed += 1;
+                warn!(event = "task_failed", worker = %self.id, task_id = %ending.id, task = %ask.task,
+                    queue = %ask.queue, attempt = ask.attempt, took_ms, kind = %failure.kind, error = %failure.message, "task failed");
+            }
+        }
+        let all: Vec<Position> = run.jobs().map(|job| job.at).collect();
+        match (&ending.outcome.hand_on, &ending.failure) {
+            (Some(HandOn::Dead), Some(failure)) => {
+                let epitaph = Epitaph {
+                    reason: Reason::of(&failure.kind),
+                    error: failure.message.clone(),
+                    attempts: failure.attempt,
+                    deliveries: run.deliveries,
+                };
+                self.bury(Some(envelope), *at, record.clone(), all, &epitaph);
+            }
+            _ => all.into_iter().for_each(|at| self.complete_offset(at)),
+        }
+    }
+
+    /// Another run has the task, or had it: what this one did is not recorded. The store says what becomes of
+    /// the record.
+    fn stale(&mut self, run: &Run, token: Token) {
+        warn!(event = "outcome_stale", worker = %self.id, task_id = %run.job.envelope.id, task = %run.job.ask.task, token,
+            "this run had lost its lease; its outcome is dropped");
+        for job in run.jobs() {
+            self.ask(Arc::clone(job));
+        }
+    }
+}
+
+impl Ending {
+    pub(super) fn is(&self, id: &TaskId, token: Token) -> bool {
+        self.token == token && self.id == *id
+    }
+
+    /// The run that ended, if it is still the task's latest here.
+    fn run<'a>(&self, runs: &'a std::collections::HashMap<TaskId, Run>) -> Option<&'a Run> {
+        runs.get(&self.id).filter(|run| run.token == self.token)
+    }
+}
+
+impl Run {
+    fn keeps_result(&self) -> bool {
+        self.job.envelope.result_ttl_ms != Some(0)
+    }
+
+    /// How long the record of the ended task is kept: never shorter than a redelivery may take.
+    fn ttl_ms(&self) -> u64 {
+        self.job.envelope.result_ttl_ms.map_or(ttl::RESULT, |asked| asked.max(ttl::MARKER))
+    }
+}

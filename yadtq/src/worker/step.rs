@@ -1,0 +1,81 @@
+//! What comes back from the network, and to whom it is given.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    claims::Claimed,
+    control::Control,
+    execute::Finish,
+    heartbeat::Beaten,
+    job::{Job, Position},
+    lease::Extensions,
+    settle::Settling,
+};
+use crate::{broker::Event, core::{lifecycle::Token, names::TaskId}, store::StoreError};
+
+/// How long a call waits after an error before it is made again.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
+/// A call that has returned.
+pub(super) enum Step {
+    /// A subscription told something.
+    Polled { queue: usize, events: Vec<Event> },
+    /// The worker has been full for a while.
+    StillFull,
+    /// A batch of claims was answered, or not.
+    Claimed(Claimed),
+    /// A batch of ends was answered, or not.
+    Settled(Settling),
+    /// Leases were extended, or not.
+    Extended(Extensions),
+    /// Publications that an end waited for are acknowledged: these offsets are done.
+    Published { at: Vec<Position> },
+    /// Tasks were given back, or not.
+    Released(Option<StoreError>),
+    /// A heartbeat was sent, or not.
+    Beaten(Beaten),
+    /// The servers were looked at, once, at the start.
+    Inspected,
+}
+
+/// A call under way.
+pub(super) type Call = BoxFuture<'static, Step>;
+
+/// Something that waits for its time.
+pub(super) enum Due {
+    /// Ask again: somebody's lease may be over.
+    Ask(Arc<Job>),
+    /// A blocking task's timeout is over.
+    Overrun(TaskId, Token),
+}
+
+impl Control {
+    pub(super) fn take(&mut self, step: Step) {
+        match step {
+            Step::Polled { queue, events } => self.polled(queue, events),
+            Step::StillFull => self.still_full(),
+            Step::Claimed(claimed) => self.claimed(claimed),
+            Step::Settled(settling) => self.settled(settling),
+            Step::Extended(extensions) => self.extended(extensions),
+            Step::Published { at } => self.published(&at),
+            Step::Released(error) => self.released(error),
+            Step::Beaten(beaten) => self.beaten(beaten),
+            Step::Inspected => {}
+        }
+    }
+
+    pub(super) fn due(&mut self, due: Due) {
+        match due {
+            Due::Ask(job) => self.ask(job),
+            Due::Overrun(id, token) => self.overrun(&id, token),
+        }
+    }
+
+    pub(super) fn finished(&mut self, finishes: &mut Vec<Finish>) {
+        for finish in finishes.drain(..) {
+            self.report(finish);
+        }
+    }
+}
