@@ -4,6 +4,9 @@
 //! followed by a write. Every method may be sent twice, and gives the same answer the second time. Losing
 //! the whole store loses no task: the log has it, and a claim makes the record again.
 
+mod mailbox;
+pub mod memory;
+
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -27,10 +30,26 @@ pub mod ttl {
     pub const MARKER: u64 = HOUR;
 }
 
+/// Clients that are told of one task's end; the others have to ask, as after a lost reply.
+const MAX_WAITERS: usize = 64;
+
+/// How long a worker's registration outlives its last heartbeat.
+fn registry_ttl_ms(lost_after_ms: u64) -> u64 {
+    3 * lost_after_ms
+}
+
 /// Why the store did not do as asked.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// The address cannot be used.
+    #[error("`{url}` is no address of a redis: {detail}; write redis://[user:password@]host[:port][/database]")]
+    Address {
+        /// The address without its password.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// No answer: the connection is down, or the command ran into its timeout. It may or may not have been done.
     #[error("redis does not answer: {0}")]
     Unavailable(String),
@@ -184,7 +203,8 @@ pub trait Store: Debug + Send + Sync {
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
 
-    /// Opens the reply channel of a client.
+    /// Opens the reply channel of a client, at once. While the connection is down nothing comes; once it is
+    /// up, `Missed`.
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError>;
 
     /// Notes that a worker lives; returns workers whose last heartbeat is older than `lost_after_ms`. Each

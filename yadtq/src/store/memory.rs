@@ -1,0 +1,267 @@
+//! The store in this process's memory: the pure transitions under a lock.
+//!
+//! It never goes away and forgets nothing before its TTL, so what the contract says of a broken connection
+//! cannot be seen here. Clients and workers of one process share it through an `Arc`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Completion, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, StoreInfo, Submission, WorkerInfo,
+    mailbox::Mailbox, registry_ttl_ms, ttl,
+};
+use crate::{
+    clock::Clock,
+    core::{
+        lifecycle::{self, Ask, Claim, Claimer, Extended, TaskState, Verdict},
+        names::{ClientId, TaskId, WorkerId},
+    },
+};
+
+/// A store in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+impl MemoryStore {
+    /// An empty store that tells the time by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { clock, inner: Mutex::default() })
+    }
+
+    /// The state and the time at which it is looked at.
+    fn lock(&self) -> (MutexGuard<'_, Inner>, u64) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner, self.clock.now_us())
+    }
+
+    /// Makes a task's record anything, or nothing.
+    #[cfg(test)]
+    pub(super) fn plant(&self, id: &TaskId, state: Option<TaskState>) {
+        let (mut inner, now_us) = self.lock();
+        inner.tasks.remove(id);
+        inner.change(id, now_us, ttl::RESULT, |entry| entry.state = state);
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
+        let (mut inner, now_us) = self.lock();
+        for Submission { id, task, queue } in tasks {
+            inner.change(id, now_us, ttl::RESULT, |entry| {
+                let queued = || TaskState::queued(Arc::clone(task), Arc::clone(queue), now_us);
+                entry.state.get_or_insert_with(queued);
+            });
+        }
+        Ok(())
+    }
+
+    async fn claim(
+        &self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)],
+    ) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let mut by = by.clone();
+        let claim = |(id, ask): &(TaskId, Arc<Ask>)| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| lifecycle::claim(&mut entry.state, ask, &mut by, now_us)))
+        };
+        Ok(asks.iter().map(claim).collect())
+    }
+
+    async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let mut told = HashMap::<ClientId, Vec<Reply>>::new();
+        let verdicts = runs.iter().map(|run| Ok(inner.complete(run, now_us, &mut told))).collect();
+        for (client, replies) in told {
+            inner.tell(&client, replies);
+        }
+        Ok(verdicts)
+    }
+
+    async fn extend(
+        &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
+    ) -> Result<Vec<Result<Extended, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let extend = |Lease { id, ask, held }: &Lease| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
+                lifecycle::extend(&mut entry.state, ask, *held, worker, lease_ms, now_us)
+            }))
+        };
+        Ok(leases.iter().map(extend).collect())
+    }
+
+    async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let release = |Lease { id, held, .. }: &Lease| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| lifecycle::release(&mut entry.state, held.token, now_us)))
+        };
+        Ok(leases.iter().map(release).collect())
+    }
+
+    async fn read(
+        &self, ids: &[TaskId], waiter: Option<&ClientId>,
+    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let read = |id: &TaskId| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
+                if let Some(waiter) = waiter.filter(|waiter| !entry.waiters.contains(waiter))
+                    && entry.waiters.len() < MAX_WAITERS
+                {
+                    entry.waiters.push(Arc::clone(waiter));
+                }
+                entry.state.clone()
+            }))
+        };
+        Ok(ids.iter().map(read).collect())
+    }
+
+    async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError> {
+        let mailbox = Arc::new(Mailbox::default());
+        let (mut inner, _) = self.lock();
+        inner.mailboxes.retain(|_, mailbox| mailbox.strong_count() > 0);
+        inner.mailboxes.insert(Arc::clone(client), Arc::downgrade(&mailbox));
+        Ok(Box::new(MemoryReplies(mailbox)))
+    }
+
+    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: u64) -> Result<Vec<WorkerInfo>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let now_ms = now_us / 1_000;
+        let expires_ms = now_ms + registry_ttl_ms(lost_after_ms);
+        let info = WorkerInfo { seen_at: now_ms, ..worker.clone() };
+        inner.workers.insert(worker.id.clone(), Registration { info, expires_ms });
+        let lost = inner.workers.extract_if(|_, other| other.info.seen_at + lost_after_ms < now_ms);
+        Ok(lost.filter(|(_, other)| other.expires_ms > now_ms).map(|(_, other)| other.info).collect())
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), StoreError> {
+        self.lock().0.workers.remove(worker);
+        Ok(())
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError> {
+        let (inner, now_us) = self.lock();
+        let live = inner.workers.values().filter(|worker| worker.expires_ms > now_us / 1_000);
+        Ok(live.map(|worker| worker.info.clone()).collect())
+    }
+
+    async fn ping(&self) -> Result<StoreInfo, StoreError> {
+        Ok(StoreInfo { summary: "in the memory of this process".to_owned(), warnings: Vec::new() })
+    }
+
+    fn connected_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+
+    async fn now_us(&self) -> Result<u64, StoreError> {
+        Ok(self.clock.now_us())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tasks: HashMap<TaskId, Entry>,
+    /// How many tasks there may be before expired ones are thrown out.
+    sweep_at: usize,
+    mailboxes: HashMap<ClientId, Weak<Mailbox>>,
+    workers: HashMap<String, Registration>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    state: Option<TaskState>,
+    expires_ms: u64,
+    waiters: Vec<ClientId>,
+}
+
+impl Entry {
+    fn has_ended(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.status.is_terminal())
+    }
+}
+
+#[derive(Debug)]
+struct Registration {
+    info: WorkerInfo,
+    expires_ms: u64,
+}
+
+impl Inner {
+    /// Runs a transition. A record that it changed lives anew, an ended one for `ended_ttl_ms`.
+    fn change<T>(
+        &mut self, id: &TaskId, now_us: u64, ended_ttl_ms: u64, transition: impl FnOnce(&mut Entry) -> T,
+    ) -> T {
+        let now_ms = now_us / 1_000;
+        self.sweep(now_ms);
+        let entry = self.tasks.entry(id.clone()).or_default();
+        if entry.expires_ms <= now_ms {
+            *entry = Entry::default();
+        }
+        let before = entry.state.clone();
+        let answer = transition(entry);
+        if entry.state != before {
+            entry.expires_ms = now_ms.saturating_add(if entry.has_ended() { ended_ttl_ms } else { ttl::WAITING });
+        }
+        if entry.has_ended() {
+            entry.waiters = Vec::new();
+        }
+        if entry.state.is_none() {
+            self.tasks.remove(id);
+        }
+        answer
+    }
+
+    fn complete(&mut self, run: &Completion, now_us: u64, told: &mut HashMap<ClientId, Vec<Reply>>) -> Verdict {
+        let Lease { id, ask, held } = &run.lease;
+        self.change(id, now_us, run.ttl_ms, |entry| {
+            let had_ended = entry.has_ended();
+            let verdict = lifecycle::complete(&mut entry.state, ask, *held, &run.outcome, now_us);
+            if verdict == Verdict::Recorded && !had_ended {
+                let mut clients = std::mem::take(&mut entry.waiters);
+                clients.extend(
+                    run.reply_to.iter().filter(|client| !clients.contains(client)).cloned().collect::<Vec<_>>(),
+                );
+                for client in clients {
+                    told.entry(client).or_default().push(Reply {
+                        id: id.clone(),
+                        status: run.outcome.status,
+                        result: run.outcome.result.clone(),
+                        error: run.outcome.error.clone(),
+                    });
+                }
+            }
+            verdict
+        })
+    }
+
+    fn tell(&self, client: &ClientId, replies: Vec<Reply>) {
+        if let Some(mailbox) = self.mailboxes.get(client).and_then(Weak::upgrade) {
+            mailbox.push(replies);
+        }
+    }
+
+    /// Throws out what has expired, each time the number of tasks has doubled: a constant cost per task.
+    fn sweep(&mut self, now_ms: u64) {
+        const FEW: usize = 1_024;
+        if self.tasks.len() > self.sweep_at.max(FEW) {
+            self.tasks.retain(|_, entry| entry.expires_ms > now_ms);
+            self.sweep_at = 2 * self.tasks.len();
+        }
+    }
+}
+
+struct MemoryReplies(Arc<Mailbox>);
+
+#[async_trait]
+impl Replies for MemoryReplies {
+    async fn next(&mut self) -> Notice {
+        self.0.next().await
+    }
+}
