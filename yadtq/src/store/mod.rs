@@ -6,6 +6,7 @@
 
 mod mailbox;
 pub mod memory;
+pub mod redis;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 

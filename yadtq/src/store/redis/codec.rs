@@ -1,0 +1,102 @@
+//! Task hashes and the answers of scripts, as values.
+
+use fred::types::Value;
+
+use crate::core::lifecycle::{Claim, HandOn, Status, TaskState, Verdict};
+
+/// The answer to a claim in one batch of several calls.
+pub(super) enum Claimed {
+    Told(Claim),
+    /// Not granted for want of a quarantine slot; as `Held` for so many ms.
+    NoSlot(u64),
+}
+
+impl Claimed {
+    pub(super) fn told(self) -> Claim {
+        match self {
+            Self::Told(claim) => claim,
+            Self::NoSlot(ms_left) => Claim::Held { ms_left, mine: false },
+        }
+    }
+}
+
+/// Reads one answer of `claim.lua`; an error is what is wrong with the key.
+pub(super) fn claim(answer: &[Value]) -> Result<Claimed, String> {
+    let [code, a, b] = answer else { return Err(format!("answered {answer:?}")) };
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let small = |value: &Value| u32::try_from(number(value)).unwrap_or(u32::MAX);
+    Ok(Claimed::Told(match code.as_u64() {
+        Some(0) => Claim::Granted { token: number(a), deliveries: small(b) },
+        Some(1) => Claim::Held { ms_left: number(a), mine: number(b) == 1 },
+        Some(2) => Claim::Done,
+        Some(3) => Claim::Revoked,
+        Some(4) => Claim::Moved { attempt: small(a) },
+        Some(5) => Claim::Dead { error: text(a).into(), deliveries: small(b) },
+        Some(6) => return Ok(Claimed::NoSlot(number(a))),
+        _ => return Err(text(a)),
+    }))
+}
+
+pub(super) fn verdict(code: i64) -> Verdict {
+    if code == 1 { Verdict::Recorded } else { Verdict::Stale }
+}
+
+/// A hand-on as the hash spells it.
+pub(super) fn hand_on(hand_on: HandOn) -> String {
+    match hand_on {
+        HandOn::Dead => "dead".to_owned(),
+        HandOn::Next { attempt } => format!("next:{attempt}"),
+    }
+}
+
+fn parse_hand_on(text: &str) -> Result<HandOn, String> {
+    match text.strip_prefix("next:").map(str::parse) {
+        Some(Ok(attempt)) => Ok(HandOn::Next { attempt }),
+        None if text == "dead" => Ok(HandOn::Dead),
+        _ => Err(format!("hand-on is `{text}`")),
+    }
+}
+
+/// Reads a hash as `HGETALL` tells it; `None` if there is none. Fields of later versions are skipped.
+pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
+    let Value::Array(fields) = hash else { return Err(text(&hash)) };
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let mut state = TaskState { queued_at: None, ..TaskState::queued("".into(), "".into(), 0) };
+    let mut has_status = false;
+    for pair in fields.chunks_exact(2) {
+        let value = std::str::from_utf8(pair[1].as_bytes().unwrap_or_default()).map_err(|error| error.to_string())?;
+        let number = || value.parse::<u64>().map_err(|_| format!("{} is `{value}`", text(&pair[0])));
+        let small = || number().and_then(|number| u32::try_from(number).map_err(|error| error.to_string()));
+        match pair[0].as_bytes().unwrap_or_default() {
+            b"status" => {
+                state.status = value.parse::<Status>().map_err(|_| format!("status is `{value}`"))?;
+                has_status = true;
+            }
+            b"seq" => state.seq = number()?,
+            b"attempt" => state.attempt = small()?,
+            b"token" => state.token = number()?,
+            b"deliveries" => state.deliveries = small()?,
+            b"worker" => state.worker = Some(value.into()),
+            b"nonce" => state.nonce = number()?,
+            b"lease-until" => state.lease_until = number()?,
+            b"revoke" => state.revoke = true,
+            b"hand-on" => state.hand_on = Some(parse_hand_on(value)?),
+            b"task" => state.task = value.into(),
+            b"queue" => state.queue = value.into(),
+            b"result" => state.result = Some(value.into()),
+            b"error" => state.error = Some(value.into()),
+            b"queued-at" => state.queued_at = Some(number()?),
+            b"started-at" => state.started_at = Some(number()?),
+            b"finished-at" => state.finished_at = Some(number()?),
+            _ => {}
+        }
+    }
+    if has_status { Ok(Some(state)) } else { Err("it has no status".to_owned()) }
+}
+
+/// A string that Redis told.
+pub(super) fn text(value: &Value) -> String {
+    String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,48 @@
+//! The names of everything that is kept in Redis.
+//!
+//! The braces are the cluster's hash tag: all that belongs to one task lies in one slot.
+
+use crate::core::names::{Namespace, TaskId};
+
+/// Makes keys of one namespace.
+#[derive(Debug)]
+pub(super) struct Keys {
+    namespace: String,
+    task_prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(namespace: &Namespace) -> Self {
+        Self { namespace: namespace.to_string(), task_prefix: format!("{namespace}:task:{{") }
+    }
+
+    /// The hash of a task.
+    pub(super) fn task(&self, id: &TaskId) -> String {
+        format!("{}{id}}}", self.task_prefix)
+    }
+
+    /// What stands before the id in a task's key; after it stands one brace.
+    pub(super) fn task_prefix(&self) -> &str {
+        &self.task_prefix
+    }
+
+    /// The hash of a worker.
+    pub(super) fn worker(&self, id: &str) -> String {
+        format!("{}:worker:{{{id}}}", self.namespace)
+    }
+
+    /// The sorted set of workers by last heartbeat.
+    pub(super) fn workers(&self) -> String {
+        format!("{}:workers", self.namespace)
+    }
+
+    /// The channel on which a client is told of results.
+    pub(super) fn reply(&self, client: &str) -> String {
+        format!("{}{client}", self.reply_prefix())
+    }
+
+    /// What stands before the client in the name of its channel.
+    pub(super) fn reply_prefix(&self) -> String {
+        format!("{}:reply:", self.namespace)
+    }
+}

@@ -1,0 +1,104 @@
+-- Says who may run: `claim` of core/lifecycle.rs for each key, in order.
+--
+-- KEYS     task hashes
+-- ARGV     worker, lease in ms, take over (0 or 1), quarantine slots, most deliveries, TTL of a waiting task,
+--          TTL of an ended task; then per key: seq, attempt, nonce, task, queue
+-- returns  per key three values: code, a, b
+--            0 granted: token, deliveries    1 held: ms left, mine (0 or 1)    2 done    3 revoked
+--            4 moved: attempt    5 dead: error, deliveries    6 held, for want of a quarantine slot: ms left
+--            7 not a task of ours: what is wrong
+local call, try, tonumber, format = redis.call, redis.pcall, tonumber, string.format
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+local now_ms = math.floor(now / 1000)
+local worker, lease, take_over = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local quarantine, max_deliveries = tonumber(ARGV[4]), tonumber(ARGV[5])
+local waiting_ttl, ended_ttl = ARGV[6], ARGV[7]
+local now_text, now_ms_text = format('%.0f', now), format('%.0f', now_ms)
+local lease_until = format('%.0f', now_ms + lease)
+
+-- As text: Lua's own conversion keeps 14 digits.
+local function next_token(token)
+  token = tonumber(token) or 0
+  return token < now and now_text or format('%.0f', token + 1)
+end
+
+local function grant(key, arg, token, status)
+  token = next_token(token)
+  call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', ARGV[arg + 1],
+    'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until, 'started-at', now_ms_text,
+    'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
+  -- What `submit` and `release` leave has none of these.
+  if status and status ~= 'queued' then
+    call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at')
+  end
+  call('PEXPIRE', key, waiting_ttl)
+  return tonumber(token)
+end
+
+local function finish(key)
+  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters')
+  call('PEXPIRE', key, ended_ttl)
+end
+
+local function running(key, arg, token, deliveries)
+  local h = call('HMGET', key, 'lease-until', 'worker', 'nonce', 'revoke', 'attempt')
+  local left = (tonumber(h[1]) or 0) - now_ms
+  if left > 0 then
+    local mine = h[2] == worker
+    if mine and h[3] == ARGV[arg + 2] then return 0, tonumber(token) or 0, deliveries end
+    return 1, left, mine and 1 or 0
+  end
+  if not take_over then return 1, lease, 0 end
+  if h[4] then
+    call('HSET', key, 'status', 'revoked', 'token', next_token(token), 'finished-at', now_ms_text)
+    finish(key)
+    return 3, 0, 0
+  end
+  deliveries = deliveries + 1
+  if deliveries > max_deliveries then
+    local err = '{"kind":"deliveries","message":"' .. deliveries
+      .. ' workers died while they ran it","attempt":' .. (tonumber(h[5]) or 1) .. '}'
+    call('HSET', key, 'status', 'failure', 'token', next_token(token), 'deliveries', deliveries,
+      'error', err, 'hand-on', 'dead', 'finished-at', now_ms_text)
+    finish(key)
+    return 5, err, deliveries
+  end
+  if deliveries >= 2 then
+    if quarantine == 0 then return 6, lease, 0 end
+    quarantine = quarantine - 1
+  end
+  token = grant(key, arg, token, 'running')
+  call('HSET', key, 'deliveries', deliveries)
+  return 0, token, deliveries
+end
+
+local function claim(key, arg)
+  local h = try('HMGET', key, 'status', 'seq', 'token', 'deliveries')
+  if h.err then return 7, h.err, 0 end
+  local status, deliveries = h[1], tonumber(h[4]) or 0
+  if not status then return 0, grant(key, arg), 0 end
+  local seq, asked = tonumber(h[2]) or 1, tonumber(ARGV[arg])
+  if seq > asked then
+    local attempt = seq == asked + 1 and string.match(call('HGET', key, 'hand-on') or '', '^next:(%d+)$')
+    if attempt then return 4, tonumber(attempt), 0 end
+    return 2, 0, 0
+  end
+  if status == 'queued' or status == 'retrying' or status == 'scheduled' then
+    return 0, grant(key, arg, h[3], status), deliveries
+  end
+  if status == 'running' then return running(key, arg, h[3], deliveries) end
+  if status == 'revoked' then return 3, 0, 0 end
+  if status == 'success' or status == 'failure' then
+    local end_of = call('HMGET', key, 'hand-on', 'error')
+    if end_of[1] == 'dead' then return 5, end_of[2] or 'null', deliveries end
+    return 2, 0, 0
+  end
+  return 7, 'unknown status', 0
+end
+
+local out = {}
+for i = 1, #KEYS do
+  out[3 * i - 2], out[3 * i - 1], out[3 * i] = claim(KEYS[i], 5 * i + 3)
+end
+return out

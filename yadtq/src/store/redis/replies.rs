@@ -1,0 +1,101 @@
+//! The reply channel of a client: a connection of its own, because a subscribed one takes no other commands.
+//!
+//! Publishes can be lost: with a connection, in a burst, or because a result is too large for the channel. Each
+//! of these is told as `Missed`, and the client asks.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fred::types::{Message, config::Config};
+
+use super::connection::{Connection, Purpose};
+use crate::{
+    core::lifecycle::Status,
+    store::{Notice, Replies, Reply, mailbox::Mailbox},
+};
+
+/// The open reply channel of one client.
+pub(super) struct RedisReplies {
+    mailbox: Arc<Mailbox>,
+    _connection: Connection,
+}
+
+impl RedisReplies {
+    pub(super) fn open(config: &Config, channel: String) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        let subscription = Subscription { channel, mailbox: Arc::clone(&mailbox) };
+        Self { mailbox, _connection: Connection::open(config, subscription) }
+    }
+}
+
+#[async_trait]
+impl Replies for RedisReplies {
+    async fn next(&mut self) -> Notice {
+        self.mailbox.next().await
+    }
+}
+
+struct Subscription {
+    channel: String,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Purpose for Subscription {
+    const NAME: &'static str = "replies";
+    /// Each message has the results of up to a whole call.
+    const BACKLOG: usize = 1_024;
+
+    fn channel(&self) -> Option<&str> {
+        Some(&self.channel)
+    }
+
+    fn subscribed(&self) {
+        self.mailbox.miss();
+    }
+
+    fn received(&self, message: Message) {
+        let mut rest = message.value.as_bytes().unwrap_or_default();
+        let mut replies = Vec::new();
+        while !rest.is_empty() {
+            match take_reply(&mut rest) {
+                Some(Some(reply)) => replies.push(reply),
+                Some(None) => self.mailbox.miss(),
+                None => {
+                    tracing::warn!(event = "reply_unreadable", channel = self.channel);
+                    self.mailbox.miss();
+                    break;
+                }
+            }
+        }
+        self.mailbox.push(replies);
+    }
+
+    fn lagged(&self) {
+        self.mailbox.miss();
+    }
+}
+
+/// Takes one reply, as `complete.lua` packs it, from the front; `Some(None)` is one too large to be sent.
+fn take_reply(rest: &mut &[u8]) -> Option<Option<Reply>> {
+    let status = match take(rest, 1)?[0] {
+        b's' => Some(Status::Success),
+        b'f' => Some(Status::Failure),
+        b'm' => None,
+        _ => return None,
+    };
+    let id_len = take(rest, 1)?[0];
+    let id = std::str::from_utf8(take(rest, id_len.into())?).ok()?.parse().ok()?;
+    let mut text = || {
+        let len = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?);
+        let bytes = take(rest, usize::try_from(len).ok()?)?;
+        std::str::from_utf8(bytes).ok().map(|text| (!text.is_empty()).then(|| Arc::from(text)))
+    };
+    let (result, error) = (text()?, text()?);
+    Some(status.map(|status| Reply { id, status, result, error }))
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(len)?;
+    *rest = left;
+    Some(taken)
+}

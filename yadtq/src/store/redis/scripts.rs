@@ -1,0 +1,189 @@
+//! The Lua scripts, one typed function each.
+//!
+//! A call carries up to [`PER_CALL`] tasks; in a cluster one, because a script needs its keys in one slot. The
+//! calls of one batch are pipelined.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+
+use super::{
+    RedisStore,
+    call::{Args, Call, Script, send},
+    codec,
+};
+use crate::{
+    core::{
+        lifecycle::{Ask, Claim, Claimer, Extended, TaskState, Verdict},
+        names::{ClientId, TaskId, WorkerId},
+    },
+    store::{Completion, Lease, MAX_WAITERS, StoreError, Submission, ttl},
+};
+
+/// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
+/// others in between.
+const PER_CALL: usize = 256;
+/// Larger results are not published; the client is told to ask.
+const MAX_REPLY: usize = 64 * 1_024;
+
+/// Answers of a batch, in order.
+type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
+
+static SUBMIT: Script = Script::new(include_str!("lua/submit.lua"));
+static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
+static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
+static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
+static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
+static READ: Script = Script::new(include_str!("lua/read.lua"));
+static BEAT: Script = Script::new(include_str!("lua/beat.lua"));
+
+impl RedisStore {
+    pub(super) async fn run_submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
+        let shared = |args: &mut Args| {
+            args.number(ttl::WAITING);
+        };
+        let each = |args: &mut Args, task: &Submission| {
+            args.text(&task.task).text(&task.queue);
+        };
+        let answers = self.batch(&SUBMIT, tasks, |task| &task.id, shared, each).await?;
+        tasks.iter().zip(answers).try_for_each(|(task, answer)| self.number(&task.id, &answer).map(drop))
+    }
+
+    pub(super) async fn run_claim(&self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)]) -> Answers<Claim> {
+        // The slots count over the whole batch, but calls of a pipeline know nothing of each other.
+        let mut slots = by.quarantine;
+        let several = asks.len() > self.per_call();
+        let first = self.claim_calls(by, if several { 0 } else { slots }, asks).await?;
+        let mut claims = Vec::with_capacity(asks.len());
+        for (ask, answer) in asks.iter().zip(first.chunks_exact(3)) {
+            let mut claim = codec::claim(answer);
+            if several && slots > 0 && matches!(claim, Ok(codec::Claimed::NoSlot(_))) {
+                claim = codec::claim(&self.claim_calls(by, slots, std::slice::from_ref(ask)).await?);
+                slots -= u32::from(matches!(claim, Ok(codec::Claimed::Told(Claim::Granted { .. }))));
+            }
+            claims.push(claim.map(codec::Claimed::told).map_err(|detail| self.wrong_type(&ask.0, detail)));
+        }
+        Ok(claims)
+    }
+
+    async fn claim_calls(
+        &self, by: &Claimer, slots: u32, asks: &[(TaskId, Arc<Ask>)],
+    ) -> Result<Vec<Value>, StoreError> {
+        let shared = |args: &mut Args| {
+            args.text(&by.worker).number(by.lease_ms).number(u8::from(by.take_over)).number(slots);
+            args.number(by.max_deliveries).number(ttl::WAITING).number(ttl::RESULT);
+        };
+        let each = |args: &mut Args, (_, ask): &(TaskId, Arc<Ask>)| {
+            args.number(ask.seq).number(ask.attempt).number(ask.nonce).text(&ask.task).text(&ask.queue);
+        };
+        self.batch(&CLAIM, asks, |(id, _)| id, shared, each).await
+    }
+
+    pub(super) async fn run_complete(&self, runs: &[Completion]) -> Answers<Verdict> {
+        let id_at = self.keys.task_prefix().len() + 1;
+        let channel = self.keys.reply_prefix();
+        let shared = |args: &mut Args| {
+            args.text(&channel).number(id_at).number(MAX_REPLY);
+        };
+        let each = |args: &mut Args, run: &Completion| {
+            let outcome = &run.outcome;
+            args.number(run.lease.held.token).remake(&run.lease).text(outcome.status.as_str());
+            args.optional(outcome.result.as_deref()).optional(outcome.error.as_deref());
+            args.optional(outcome.hand_on.map(codec::hand_on).as_deref());
+            args.number(run.ttl_ms).optional(run.reply_to.as_deref());
+        };
+        let answers = self.batch(&COMPLETE, runs, |run| &run.lease.id, shared, each).await?;
+        let verdict = |(run, answer): (&Completion, &Value)| self.number(&run.lease.id, answer).map(codec::verdict);
+        Ok(runs.iter().zip(&answers).map(verdict).collect())
+    }
+
+    pub(super) async fn run_extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended> {
+        let shared = |args: &mut Args| {
+            args.text(worker).number(lease_ms).number(ttl::WAITING);
+        };
+        let each = |args: &mut Args, lease: &Lease| {
+            args.number(lease.held.token).remake(lease);
+        };
+        let answers = self.batch(&EXTEND, leases, |lease| &lease.id, shared, each).await?;
+        let extended = |(lease, answer): (&Lease, &Value)| {
+            self.number(&lease.id, answer).map(|code| match code {
+                1 => Extended::Live,
+                2 => Extended::Revoking,
+                _ => Extended::Lost,
+            })
+        };
+        Ok(leases.iter().zip(&answers).map(extended).collect())
+    }
+
+    pub(super) async fn run_release(&self, leases: &[Lease]) -> Answers<Verdict> {
+        let shared = |args: &mut Args| {
+            args.number(ttl::WAITING).number(ttl::RESULT);
+        };
+        let each = |args: &mut Args, lease: &Lease| {
+            args.number(lease.held.token);
+        };
+        let answers = self.batch(&RELEASE, leases, |lease| &lease.id, shared, each).await?;
+        let verdict = |(lease, answer): (&Lease, &Value)| self.number(&lease.id, answer).map(codec::verdict);
+        Ok(leases.iter().zip(&answers).map(verdict).collect())
+    }
+
+    pub(super) async fn run_read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>> {
+        let shared = |args: &mut Args| {
+            args.optional(waiter.map(|client| &**client)).number(MAX_WAITERS);
+        };
+        let answers = self.batch(&READ, ids, |id| id, shared, |_, _| ()).await?;
+        let state = |(id, hash): (&TaskId, Value)| codec::state(hash).map_err(|detail| self.wrong_type(id, detail));
+        Ok(ids.iter().zip(answers).map(state).collect())
+    }
+
+    /// Workers that were lost, with their last beat in ms; each is told to one caller.
+    pub(super) async fn run_beat(&self, worker: &str, lost_after_ms: u64) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut args = Args::default();
+        args.text(&self.keys.workers()).text(worker).number(lost_after_ms);
+        let answers = self.send(&BEAT, &[Call { args, keys: 1 }]).await?;
+        let lost = answers.into_iter().flat_map(Value::into_array).collect::<Vec<_>>();
+        Ok(lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), pair[1].as_u64().unwrap_or_default())).collect())
+    }
+
+    /// Runs a script over a batch; returns the values of all its answers in one list.
+    async fn batch<T>(
+        &self, script: &Script, batch: &[T], id: impl Fn(&T) -> &TaskId, shared: impl Fn(&mut Args),
+        each: impl Fn(&mut Args, &T),
+    ) -> Result<Vec<Value>, StoreError> {
+        let call = |chunk: &[T]| {
+            let mut args = Args::default();
+            for task in chunk {
+                args.key(self.keys.task_prefix(), id(task));
+            }
+            shared(&mut args);
+            for task in chunk {
+                each(&mut args, task);
+            }
+            Call { args, keys: chunk.len() }
+        };
+        let calls = batch.chunks(self.per_call()).map(call).collect::<Vec<_>>();
+        let mut values = self.send(script, &calls).await?.into_iter();
+        // Most batches are one call: take its list as it is.
+        let mut all = values.next().map_or_else(Vec::new, Value::into_array);
+        values.for_each(|value| all.extend(value.into_array()));
+        Ok(all)
+    }
+
+    async fn send(&self, script: &Script, calls: &[Call]) -> Result<Vec<Value>, StoreError> {
+        let client = self.connection.client();
+        send(&client, script, calls).await.map_err(|error| self.connection.error(&error))
+    }
+
+    fn per_call(&self) -> usize {
+        if self.is_clustered { 1 } else { PER_CALL }
+    }
+
+    /// The number that a script answers, or what is wrong with the key.
+    fn number(&self, id: &TaskId, answer: &Value) -> Result<i64, StoreError> {
+        answer.as_i64().ok_or_else(|| self.wrong_type(id, codec::text(answer)))
+    }
+
+    fn wrong_type(&self, id: &TaskId, detail: String) -> StoreError {
+        StoreError::WrongType { key: self.keys.task(id), detail }
+    }
+}
