@@ -8,10 +8,7 @@ use serde_json::value::RawValue;
 use crate::{
     broker::{Broker, QueueDepth},
     config::Config,
-    core::{
-        lifecycle::TaskState,
-        names::TaskId,
-    },
+    core::{lifecycle::TaskState, names::TaskId},
     error::Error,
     store::{Store, WorkerInfo},
     wire::failure::Failure,

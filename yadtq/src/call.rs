@@ -48,12 +48,13 @@ impl<T> Call<T> {
     pub fn named(task: impl Into<String>, args: impl Serialize) -> Self {
         let task = task.into();
         let refused = |detail: String| Error::Argument { task: task.clone(), parameter: "args".to_owned(), detail };
-        let args = serde_json::value::to_raw_value(&args).map_err(|e| refused(e.to_string())).and_then(|args| {
-            match args.get().starts_with(['[', '{']) {
-                true => Ok(args),
-                false => Err(refused("they must be an array or an object".to_owned())),
-            }
-        });
+        let args =
+            serde_json::value::to_raw_value(&args).map_err(|e| refused(e.to_string())).and_then(|args| {
+                match args.get().starts_with(['[', '{']) {
+                    true => Ok(args),
+                    false => Err(refused("they must be an array or an object".to_owned())),
+                }
+            });
         Self::new(Cow::Owned(task), args, None)
     }
 

@@ -3,11 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    broker::{Broker, KafkaBroker, KafkaConfig, MemoryBroker},
+    broker::{
+        Broker,
+        kafka::{KafkaBroker, KafkaConfig},
+        memory::MemoryBroker,
+    },
     clock::{Clock, SystemClock},
     core::names::Namespace,
     error::Error,
-    store::{MemoryStore, RedisStore, Store},
+    store::{Store, memory::MemoryStore, redis::RedisStore},
 };
 
 /// `host:port,..` of Kafka, or `embedded`.
@@ -28,7 +32,7 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { broker: MemoryBroker::new(), store: MemoryStore::new(clock) }
+        Self { broker: Arc::new(MemoryBroker::new()), store: MemoryStore::new(clock) }
     }
 }
 
@@ -66,7 +70,9 @@ impl Config {
     pub(crate) fn servers(&self) -> String {
         match &self.target {
             Target::Embedded(_) => "embedded".to_owned(),
-            Target::Servers { kafka, redis } => format!("kafka {} and redis {}", kafka.bootstrap, without_password(redis)),
+            Target::Servers { kafka, redis } => {
+                format!("kafka {} and redis {}", kafka.bootstrap, without_password(redis))
+            }
         }
     }
 }
@@ -240,10 +246,10 @@ mod tests {
     #[test]
     fn kafka_conf_is_read_pair_by_pair() {
         let pairs = conf_from("security.protocol=SSL, ssl.ca.location=/ca.pem,").unwrap();
-        assert_eq!(pairs, [
-            ("security.protocol".to_owned(), "SSL".to_owned()),
-            ("ssl.ca.location".to_owned(), "/ca.pem".to_owned())
-        ]);
+        assert_eq!(
+            pairs,
+            [("security.protocol".to_owned(), "SSL".to_owned()), ("ssl.ca.location".to_owned(), "/ca.pem".to_owned())]
+        );
         let error = conf_from("nonsense").unwrap_err().to_string();
         assert_eq!(error, "YADTQ_KAFKA_CONF: `nonsense` is not of the form key=value");
     }

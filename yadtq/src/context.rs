@@ -142,6 +142,10 @@ impl Context {
         self.inner.cancel.is_cancelled()
     }
 
+    pub(crate) fn cancel(&self) {
+        self.inner.cancel.cancel();
+    }
+
     /// Waits until this run should end.
     pub async fn cancelled(&self) {
         self.inner.cancel.cancelled().await;

@@ -87,7 +87,9 @@ pub enum Error {
         source: BrokerError,
     },
     /// The task's record is over the client's limit; nothing was sent. Put the data elsewhere, and send where.
-    #[error("task {task} would be a record of {len} bytes, over the limit of {max}; send a reference to the data instead")]
+    #[error(
+        "task {task} would be a record of {len} bytes, over the limit of {max}; send a reference to the data instead"
+    )]
     TooLarge {
         /// The task's name.
         task: String,

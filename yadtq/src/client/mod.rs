@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 use uuid::Uuid;
 
-pub(crate) use self::waiting::{Settled, Waiter};
 use self::waiting::Waiting;
+pub(crate) use self::waiting::{Settled, Waiter};
 use crate::{
     admin::Admin,
     broker::{Broker, Outgoing},
@@ -122,13 +122,7 @@ impl Client {
         let id: ClientId = Uuid::now_v7().to_string().into();
         let (waiting, attaching) = Waiting::new();
         let stop = CancellationToken::new();
-        tokio::spawn(replies::run(
-            Arc::clone(&store),
-            Arc::clone(&id),
-            Arc::clone(&waiting),
-            attaching,
-            stop.clone(),
-        ));
+        tokio::spawn(replies::run(Arc::clone(&store), Arc::clone(&id), Arc::clone(&waiting), attaching, stop.clone()));
         let inner = Inner { config, broker, store, id, waiting, _replies: stop.drop_guard() };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -120,9 +120,7 @@ impl<'a> Reader<'a> {
             }
             Given::Array(_) => Ok(()),
             Given::Object(pairs) => match pairs.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
-                Some((name, _)) => {
-                    Err(ArgsError::Unknown { name: name.clone(), parameters: parameters.join(", ") })
-                }
+                Some((name, _)) => Err(ArgsError::Unknown { name: name.clone(), parameters: parameters.join(", ") }),
                 None => Ok(()),
             },
         }
@@ -139,9 +137,7 @@ impl<'a> Reader<'a> {
         };
         self.next += 1;
         match value {
-            Some(value) => {
-                serde_json::from_str(value.get()).map_err(|source| ArgsError::Type { parameter, source })
-            }
+            Some(value) => serde_json::from_str(value.get()).map_err(|source| ArgsError::Type { parameter, source }),
             None => T::deserialize(Absent).map_err(|_| ArgsError::Missing(parameter)),
         }
     }

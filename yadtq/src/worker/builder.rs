@@ -203,6 +203,9 @@ impl WorkerBuilder {
 
 impl std::fmt::Debug for WorkerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerBuilder").field("tasks", &self.tasks).field("queues", &self.queues).finish_non_exhaustive()
+        f.debug_struct("WorkerBuilder")
+            .field("tasks", &self.tasks)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
     }
 }

@@ -185,7 +185,8 @@ impl Control {
 
     fn dead(&mut self, job: &Job, error: &str, deliveries: u32) {
         let failure = serde_json::from_str::<Failure>(error);
-        let failure = failure.unwrap_or_else(|_| Failure::new(ErrorKind::Deliveries, error.to_owned(), job.ask.attempt));
+        let failure =
+            failure.unwrap_or_else(|_| Failure::new(ErrorKind::Deliveries, error.to_owned(), job.ask.attempt));
         let epitaph = Epitaph {
             reason: Reason::of(&failure.kind),
             error: failure.message,

@@ -105,7 +105,9 @@ impl Control {
 
     /// Nothing is left that could be handed back: what still runs cannot be stopped.
     fn is_rid(&self) -> bool {
-        self.releasing == 0 && self.endings.is_empty() && !self.settling
+        self.releasing == 0
+            && self.endings.is_empty()
+            && !self.settling
             && self.runs.values().all(|run| run.job.lane() == Lane::Blocking)
     }
 

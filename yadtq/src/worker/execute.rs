@@ -216,8 +216,7 @@ impl Control {
 }
 
 async fn run_async(
-    body: fn(Context, Reader<'_>) -> Result<RunFuture, ArgsError>, ctx: Context, args: Args,
-    limit: Option<Duration>,
+    body: fn(Context, Reader<'_>) -> Result<RunFuture, ArgsError>, ctx: Context, args: Args, limit: Option<Duration>,
 ) -> Ended {
     let cancel = ctx.clone();
     let future = match Reader::new(args.as_str()).and_then(|reader| body(ctx, reader)) {
@@ -234,9 +233,7 @@ async fn run_async(
     }
 }
 
-fn run_blocking(
-    body: fn(Context, Reader<'_>) -> Result<RunBlocking, ArgsError>, ctx: Context, args: &Args,
-) -> Ended {
+fn run_blocking(body: fn(Context, Reader<'_>) -> Result<RunBlocking, ArgsError>, ctx: Context, args: &Args) -> Ended {
     match Reader::new(args.as_str()).and_then(|reader| body(ctx, reader)) {
         Ok(run) => Ended::Returned(run()),
         Err(error) => Ended::Arguments(error),

@@ -17,8 +17,15 @@ use super::{
 };
 use crate::{
     broker::{Broker, BrokerError, Event, Incoming, Subscription},
-    core::{lifecycle::Ask, names::{Namespace, Queue}, offsets::OffsetTracker},
-    wire::{dead::{Epitaph, Reason}, envelope::{Envelope, Unreadable}},
+    core::{
+        lifecycle::Ask,
+        names::{Namespace, Queue},
+        offsets::OffsetTracker,
+    },
+    wire::{
+        dead::{Epitaph, Reason},
+        envelope::{Envelope, Unreadable},
+    },
 };
 
 const WINDOW: u64 = 10_000;
@@ -131,7 +138,8 @@ impl Control {
         if !partition.tracker.start(record.offset) {
             return;
         }
-        let at = Position { queue, partition: record.partition, epoch: partition.tracker.epoch(), offset: record.offset };
+        let at =
+            Position { queue, partition: record.partition, epoch: partition.tracker.epoch(), offset: record.offset };
         let max = self.plan.options.max_record_bytes;
         let read = if record.value.len() > max {
             Err(Unreadable::TooLarge { len: record.value.len(), max })

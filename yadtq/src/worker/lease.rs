@@ -65,7 +65,9 @@ impl Control {
                     self.cancel(id, token, "revocation was asked");
                 }
                 Ok(Extended::Lost) => self.cancel(id, token, "its lease is lost"),
-                Err(error) => warn!(event = "leases_not_extended", worker = %self.id, task_id = %id, %error, "trying again"),
+                Err(error) => {
+                    warn!(event = "leases_not_extended", worker = %self.id, task_id = %id, %error, "trying again")
+                }
             }
         }
     }

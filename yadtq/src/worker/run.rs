@@ -135,7 +135,8 @@ fn work(client: &Client, plan: &Plan, tasks: &Handle, stop: &Stop, signals: bool
             let stop = stop.clone();
             tokio::spawn(async move {
                 for token in [stop.drain, stop.now] {
-                    info!(event = "worker_stopping", signal = next.recv().await, "told to stop");
+                    let signal = next.recv().await;
+                    info!(event = "worker_stopping", signal, "told to stop");
                     token.cancel();
                 }
             });

@@ -50,13 +50,18 @@ impl Control {
         let Finish { id, token, ended, .. } = finish;
         if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
             let attempt = run.job.ask.attempt;
-            let ended = if run.overrun { Ended::TimedOut(run.started.map_or(Duration::ZERO, |at| at.elapsed())) } else { ended };
+            let ended = if run.overrun {
+                Ended::TimedOut(run.started.map_or(Duration::ZERO, |at| at.elapsed()))
+            } else {
+                ended
+            };
             let fail = |kind, message| Failure::new(kind, message, attempt);
             let max = self.plan.options.max_result_bytes;
             match ended {
                 Ended::Returned(Ok(json)) if json.len() <= max => self.succeed(id, token, json),
                 Ended::Returned(Ok(json)) => {
-                    let message = format!("the result has {} bytes, more than this worker's limit of {max}", json.len());
+                    let message =
+                        format!("the result has {} bytes, more than this worker's limit of {max}", json.len());
                     self.fail(id, token, fail(ErrorKind::Result, message), None);
                 }
                 Ended::Returned(Err(error)) => self.fail(id, token, fail(error.kind, error.message), None),
@@ -110,7 +115,8 @@ impl Control {
             return;
         }
         let count = self.endings.len().min(BATCH);
-        let endings: Vec<Ending> = self.endings.drain(..count).filter(|ending| ending.run(&self.runs).is_some()).collect();
+        let endings: Vec<Ending> =
+            self.endings.drain(..count).filter(|ending| ending.run(&self.runs).is_some()).collect();
         let completion = |ending: &Ending| {
             let run = ending.run(&self.runs)?;
             let (lease, outcome) = (run.lease(), Arc::clone(&ending.outcome));

@@ -13,7 +13,11 @@ use super::{
     lease::Extensions,
     settle::Settling,
 };
-use crate::{broker::Event, core::{lifecycle::Token, names::TaskId}, store::StoreError};
+use crate::{
+    broker::Event,
+    core::{lifecycle::Token, names::TaskId},
+    store::StoreError,
+};
 
 /// How long a call waits after an error before it is made again.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
