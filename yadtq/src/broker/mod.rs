@@ -5,13 +5,18 @@
 //! committed. Which of the two implementations runs makes no difference to the rest of the crate: the
 //! conformance suite holds both to the contracts below.
 
+pub mod memory;
+
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::{core::names::Queue, wire::Headers};
+use crate::{
+    core::names::{Namespace, Queue},
+    wire::Headers,
+};
 
 /// A record to publish.
 #[derive(Clone, Debug)]
@@ -24,6 +29,14 @@ pub struct Outgoing {
     pub value: Bytes,
     /// The headers.
     pub headers: Headers,
+}
+
+impl Outgoing {
+    /// Bytes of key, value and headers.
+    pub(crate) fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.len() + self.value.len() + headers
+    }
 }
 
 /// A record as it was polled.
@@ -138,4 +151,10 @@ pub trait Subscription: Debug + Send + Sync {
 
     /// Commits what is stored and leaves the group. `next` must not be called again.
     async fn close(&self);
+}
+
+/// The queue whose topic this is. `None` for topics of YADTQ's own and for foreign ones.
+fn queue_of<'a>(namespace: &Namespace, topic: &'a str) -> Option<&'a str> {
+    let name = topic.strip_prefix(namespace.as_str())?.strip_prefix('.')?;
+    name.parse::<Queue>().ok().map(|_| name)
 }

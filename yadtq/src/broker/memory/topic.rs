@@ -1,0 +1,231 @@
+//! One topic and its consumer group: partitions, members, who owns what. Pure, no waiting.
+//!
+//! ```text
+//!  free ──(target)──► owned ──(another target)──► owned, leaving ──(owner polls, or leaves)──► free
+//! ```
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
+
+use super::super::{Event, Incoming, Outgoing, QueueDepth};
+
+const PARTITIONS: usize = 12;
+
+/// A member of the group; grows with every join.
+pub(super) type MemberId = u64;
+
+#[derive(Debug)]
+pub(super) struct Topic {
+    partitions: Vec<Partition>,
+    members: BTreeMap<MemberId, Arc<Notify>>,
+    next_member: MemberId,
+    /// Where the next poll starts to look, so that no partition starves behind a busy one.
+    cursor: usize,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    log: VecDeque<Incoming>,
+    /// Offset of the log's first record. Everything below is committed.
+    start: i64,
+    owner: Option<Ownership>,
+    /// Who is to own it.
+    target: Option<MemberId>,
+}
+
+#[derive(Debug)]
+struct Ownership {
+    member: MemberId,
+    told: bool,
+    /// Offset of the next record to hand out.
+    position: i64,
+    paused: bool,
+}
+
+impl Default for Topic {
+    fn default() -> Self {
+        let partitions = std::iter::repeat_with(Partition::default).take(PARTITIONS).collect();
+        Self { partitions, members: BTreeMap::new(), next_member: 0, cursor: 0 }
+    }
+}
+
+impl Topic {
+    pub(super) fn append(&mut self, record: Outgoing) {
+        let mut hasher = DefaultHasher::new();
+        record.key.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % PARTITIONS as u64).unwrap_or(0);
+        let partition = &mut self.partitions[index];
+        let incoming = Incoming {
+            partition: number(index),
+            offset: partition.end(),
+            key: Some(record.key),
+            value: record.value,
+            headers: record.headers,
+        };
+        partition.log.push_back(incoming);
+        let owner = partition.owner.as_ref().map(|owner| owner.member);
+        if let Some(wake) = owner.and_then(|owner| self.members.get(&owner)) {
+            wake.notify_one();
+        }
+    }
+
+    pub(super) fn join(&mut self, wake: Arc<Notify>) -> MemberId {
+        let member = self.next_member;
+        self.next_member += 1;
+        self.members.insert(member, wake);
+        self.rebalance();
+        member
+    }
+
+    pub(super) fn leave(&mut self, member: MemberId) {
+        if self.members.remove(&member).is_some() {
+            let owned = self.partitions.iter_mut().filter(|partition| partition.is_owned_by(member));
+            owned.for_each(|partition| partition.owner = None);
+            self.rebalance();
+        }
+    }
+
+    /// What is new for a member: first what it lost, then what it got, then records.
+    pub(super) fn poll(&mut self, member: MemberId, max: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        let lost = self.release(member);
+        if !lost.is_empty() {
+            events.push(Event::Revoked(lost));
+            self.hand_over();
+        }
+        let got = self.tell(member);
+        if !got.is_empty() {
+            events.push(Event::Assigned(got));
+        }
+        let records = self.take(member, max);
+        if !records.is_empty() {
+            events.push(Event::Records(records));
+        }
+        events
+    }
+
+    pub(super) fn commit(&mut self, member: MemberId, partition: i32, next: i64) {
+        if let Some((partition, _)) = self.owned(member, partition) {
+            let done = next.min(partition.end()) - partition.start;
+            let done = usize::try_from(done).unwrap_or(0);
+            partition.log.drain(..done);
+            partition.start += i64::try_from(done).unwrap_or(0);
+        }
+    }
+
+    pub(super) fn set_paused(&mut self, member: MemberId, partition: i32, paused: bool) {
+        if let Some((partition, wake)) = self.owned(member, partition) {
+            if let Some(owner) = &mut partition.owner {
+                owner.paused = paused;
+            }
+            if let Some(wake) = wake {
+                wake.notify_one();
+            }
+        }
+    }
+
+    pub(super) fn depth(&self, queue: String) -> QueueDepth {
+        let records = self.partitions.iter().map(|partition| partition.log.len() as u64).sum();
+        // What is committed is dropped at once, so all that is left is waiting or running.
+        QueueDepth { queue, partitions: self.partitions.len(), records, lag: records }
+    }
+
+    /// Spreads the partitions evenly, and leaves each where it is if its owner may keep it.
+    fn rebalance(&mut self) {
+        let count = self.members.len();
+        let share = |index: usize| PARTITIONS / count + usize::from(index < PARTITIONS % count);
+        let mut room: BTreeMap<_, _> =
+            self.members.keys().enumerate().map(|(index, &member)| (member, share(index))).collect();
+        let mut take = |member: MemberId| {
+            let left = room.get_mut(&member).filter(|left| **left > 0)?;
+            *left -= 1;
+            Some(member)
+        };
+        for partition in &mut self.partitions {
+            partition.target = partition.owner.as_ref().and_then(|owner| take(owner.member));
+        }
+        let mut homeless = self.partitions.iter_mut().filter(|partition| partition.target.is_none());
+        for (&member, &left) in &room {
+            homeless.by_ref().take(left).for_each(|partition| partition.target = Some(member));
+        }
+        self.hand_over();
+        self.members.values().for_each(|wake| wake.notify_one());
+    }
+
+    /// Gives to their new owners the partitions that nobody knows as his.
+    fn hand_over(&mut self) {
+        for partition in &mut self.partitions {
+            let known = partition.owner.as_ref().is_some_and(|owner| owner.told);
+            if let Some(member) = partition.target.filter(|_| !known) {
+                partition.owner = Some(Ownership { member, told: false, position: partition.start, paused: false });
+                if let Some(wake) = self.members.get(&member) {
+                    wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Takes from a member what is to go elsewhere.
+    fn release(&mut self, member: MemberId) -> Vec<i32> {
+        let lost = |(index, partition): (usize, &mut Partition)| {
+            let leaves = partition.target != Some(member) && partition.is_owned_by(member);
+            leaves.then(|| {
+                partition.owner = None;
+                number(index)
+            })
+        };
+        self.partitions.iter_mut().enumerate().filter_map(lost).collect()
+    }
+
+    fn tell(&mut self, member: MemberId) -> Vec<i32> {
+        let news = |(index, partition): (usize, &mut Partition)| {
+            let owner = partition.owner.as_mut().filter(|owner| owner.member == member && !owner.told)?;
+            owner.told = true;
+            Some(number(index))
+        };
+        self.partitions.iter_mut().enumerate().filter_map(news).collect()
+    }
+
+    fn take(&mut self, member: MemberId, max: usize) -> Vec<Incoming> {
+        let mut records = Vec::new();
+        let start = self.cursor;
+        for index in (0..PARTITIONS).map(|step| (start + step) % PARTITIONS) {
+            let Partition { log, start, owner, .. } = &mut self.partitions[index];
+            let Some(owner) = owner.as_mut().filter(|owner| owner.member == member && !owner.paused) else {
+                continue;
+            };
+            let skip = usize::try_from(owner.position - *start).unwrap_or(0);
+            let before = records.len();
+            records.extend(log.iter().skip(skip).take(max - before).cloned());
+            if let Some(last) = records[before..].last() {
+                owner.position = last.offset + 1;
+                self.cursor = index + 1;
+            }
+        }
+        records
+    }
+
+    fn owned(&mut self, member: MemberId, partition: i32) -> Option<(&mut Partition, Option<&Arc<Notify>>)> {
+        let partition = self.partitions.get_mut(usize::try_from(partition).ok()?)?;
+        partition.is_owned_by(member).then_some((partition, self.members.get(&member)))
+    }
+}
+
+impl Partition {
+    fn end(&self) -> i64 {
+        self.start + i64::try_from(self.log.len()).unwrap_or(i64::MAX)
+    }
+
+    fn is_owned_by(&self, member: MemberId) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.member == member)
+    }
+}
+
+fn number(index: usize) -> i32 {
+    i32::try_from(index).unwrap_or(i32::MAX)
+}
