@@ -5,6 +5,7 @@
 //! committed. Which of the two implementations runs makes no difference to the rest of the crate: the
 //! conformance suite holds both to the contracts below.
 
+pub mod kafka;
 pub mod memory;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};

@@ -1,0 +1,130 @@
+//! Questions for people: how much waits, and what is wrong with this Kafka.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{ConfigResource, OwnedResourceSpecifier},
+    consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaResult, RDKafkaErrorCode as Code},
+    metadata::Metadata,
+    util::get_rdkafka_version,
+};
+use tokio::time::Instant;
+
+use super::{
+    super::{BrokerError, BrokerInfo, QueueDepth, queue_of},
+    Cluster,
+    apart::apart,
+    topics::code,
+};
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Settings of a queue's topic that a task can get lost by, with what they must be.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    ("retention.ms", "-1", "tasks that wait longer are deleted"),
+    ("retention.bytes", "-1", "tasks are deleted when more are waiting"),
+    ("cleanup.policy", "delete", "of two tasks with one ordering key only the later stays"),
+];
+
+impl Cluster {
+    pub(super) async fn queues(self: &Arc<Self>) -> Result<Vec<QueueDepth>, BrokerError> {
+        let cluster = Arc::clone(self);
+        let depths = apart(move || cluster.depths()).await.unwrap_or(Err(Code::CriticalSystemResource));
+        depths.map_err(|code| self.connection.error(code, "depth of the queues", PATIENCE))
+    }
+
+    /// Blocks.
+    fn depths(&self) -> Result<Vec<QueueDepth>, Code> {
+        let metadata = self.metadata().map_err(|error| code(&error))?;
+        let mut depths = Vec::new();
+        for topic in metadata.topics() {
+            if let Some(queue) = queue_of(&self.config.namespace, topic.name()) {
+                let partitions: Vec<_> = topic.partitions().iter().map(|partition| partition.id()).collect();
+                depths.push(self.depth(queue, topic.name(), &partitions).map_err(|error| code(&error))?);
+            }
+        }
+        depths.sort_by(|a, b| a.queue.cmp(&b.queue));
+        Ok(depths)
+    }
+
+    fn depth(&self, queue: &str, topic: &str, partitions: &[i32]) -> KafkaResult<QueueDepth> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition(topic, partition);
+        }
+        // Not a member: it only asks what the group has committed.
+        let consumer: BaseConsumer = self.config.consumer(topic).create()?;
+        let committed = consumer.committed_offsets(list, PATIENCE)?;
+        let mut depth = QueueDepth { queue: queue.to_owned(), partitions: partitions.len(), records: 0, lag: 0 };
+        for element in committed.elements() {
+            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), PATIENCE)?;
+            let next = match element.offset() {
+                Offset::Offset(next) => next.max(low),
+                _ => low,
+            };
+            depth.records += u64::try_from(high - low).unwrap_or(0);
+            depth.lag += u64::try_from(high - next).unwrap_or(0);
+        }
+        Ok(depth)
+    }
+
+    pub(super) async fn ping(self: &Arc<Self>) -> Result<BrokerInfo, BrokerError> {
+        let deadline = Instant::now() + PATIENCE;
+        let cluster = Arc::clone(self);
+        let asked = move || {
+            let metadata = cluster.metadata()?;
+            let id = cluster.producer.with_client(|client| client.fetch_cluster_id(Duration::ZERO));
+            Ok((summary(&metadata, id.as_deref()), own_topics(&cluster, &metadata)))
+        };
+        let answer: KafkaResult<_> =
+            apart(asked).await.ok_or(BrokerError::Refused("no thread to ask with".to_owned()))?;
+        let (summary, topics) = answer.map_err(|error| self.connection.error(code(&error), "ping", PATIENCE))?;
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        let warnings = match self.describe_topics(&topics, left).await {
+            Ok(settings) => settings.iter().flat_map(|settings| self.warnings(settings.as_ref())).collect(),
+            Err(code) => vec![format!("the settings of the topics could not be read: {code}")],
+        };
+        Ok(BrokerInfo { summary, warnings })
+    }
+
+    fn warnings(&self, settings: Result<&ConfigResource, &Code>) -> Vec<String> {
+        let (settings, topic) = match settings {
+            Ok(settings @ ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. }) => (settings, topic),
+            Ok(_) => return Vec::new(),
+            Err(code) => return vec![format!("the settings of a topic could not be read: {code}")],
+        };
+        let server = self.connection.bootstrap();
+        let warning = |(key, good, danger): &(&str, &str, &str)| {
+            let value = settings.get(key)?.value.as_deref().filter(|value| value != good)?;
+            Some(format!(
+                "topic {topic} has {key}={value}: {danger}. Mend it with: kafka-configs.sh --bootstrap-server {server} \
+                 --alter --entity-type topics --entity-name {topic} --add-config {key}={good}"
+            ))
+        };
+        SETTINGS.iter().filter_map(warning).collect()
+    }
+
+    fn metadata(&self) -> KafkaResult<Metadata> {
+        self.producer.with_client(|client| client.fetch_metadata(None, PATIENCE))
+    }
+}
+
+fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
+    let brokers: Vec<_> =
+        metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
+    let (count, brokers, id) = (brokers.len(), brokers.join(", "), cluster_id.unwrap_or("unknown"));
+    let noun = if count == 1 { "broker" } else { "brokers" };
+    format!("kafka, {count} {noun} ({brokers}), cluster id {id}, librdkafka {}", get_rdkafka_version().1)
+}
+
+/// The topics that hold tasks: queues, and the dead letters.
+fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<String> {
+    let namespace = &cluster.config.namespace;
+    let dead = namespace.dead_topic();
+    let own = |name: &&str| queue_of(namespace, name).is_some() || **name == dead;
+    metadata.topics().iter().map(|topic| topic.name()).filter(own).map(str::to_owned).collect()
+}
