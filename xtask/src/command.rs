@@ -35,8 +35,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
         .output()
         .with_context(|| format!("can't run `{}`", command.get_program().display()))?;
     let text = [output.stdout, output.stderr].concat();
-    require_success(command, output.status)
-        .with_context(|| String::from_utf8_lossy(&text).trim().to_owned())
+    require_success(command, output.status).with_context(|| String::from_utf8_lossy(&text).trim().to_owned())
 }
 
 /// Runs a command to its end, passing its stdout on as it comes, and then gives
@@ -58,18 +57,13 @@ pub(crate) fn run_watched(command: &mut Command, line: impl FnMut(String)) -> Re
 pub(crate) fn probe(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    output
-        .status
-        .success()
-        .then(|| text(&output.stdout) + &text(&output.stderr))
+    output.status.success().then(|| text(&output.stdout) + &text(&output.stderr))
 }
 
 /// Where `program` is on the PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// In a process group of its own, so that an interruption reaches what the
@@ -113,11 +107,7 @@ fn require_success(command: &Command, status: ExitStatus) -> Result<()> {
         return Ok(());
     }
     let program = Path::new(command.get_program());
-    let mut line = program
-        .file_name()
-        .unwrap_or(program.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let mut line = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');
         line.push_str(&argument.to_string_lossy());
@@ -140,9 +130,7 @@ fn pass_on(mut from: impl Read, lines: &mpsc::Sender<String>) -> Result<()> {
         while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
             let rest = pending.split_off(end + 1);
             pending.truncate(end);
-            lines.send(
-                String::from_utf8_lossy(&std::mem::replace(&mut pending, rest)).into_owned(),
-            )?;
+            lines.send(String::from_utf8_lossy(&std::mem::replace(&mut pending, rest)).into_owned())?;
         }
         if count == 0 {
             return Ok(lines.send(String::from_utf8_lossy(&pending).into_owned())?);
@@ -167,11 +155,7 @@ mod tests {
         let mut lines = Vec::new();
         let mut command = Command::new("printf");
         command.arg("one\\ntwo");
-        assert!(
-            run_watched(&mut command, |line| lines.push(line))
-                .unwrap()
-                .success()
-        );
+        assert!(run_watched(&mut command, |line| lines.push(line)).unwrap().success());
         assert_eq!(lines, ["one", "two"]);
     }
 

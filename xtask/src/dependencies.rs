@@ -42,47 +42,28 @@ struct Licenses {
 pub(crate) fn check(project: &Project) -> Result<()> {
     let allowed = allowed_licences(project)?;
     let metadata: Metadata = project::metadata(&["--all-features"])?;
-    let foreign = || {
-        metadata
-            .packages
-            .iter()
-            .filter(|package| package.source.is_some())
-    };
+    let foreign = || metadata.packages.iter().filter(|package| package.source.is_some());
     let complaints: Vec<_> = foreign()
         .flat_map(|package| {
-            let found = [
-                licence_complaint(package, &allowed),
-                msrv_complaint(package),
-            ];
-            found
-                .into_iter()
-                .flatten()
-                .map(move |text| format!("  {} {}: {text}", package.name, package.version))
+            let found = [licence_complaint(package, &allowed), msrv_complaint(package)];
+            found.into_iter().flatten().map(move |text| format!("  {} {}: {text}", package.name, package.version))
         })
         .collect();
     if !complaints.is_empty() {
         bail!("dependencies break rules:\n{}", complaints.join("\n"));
     }
-    eprintln!(
-        "{} dependencies: licences allowed, none needs a Rust newer than {MSRV}",
-        foreign().count()
-    );
+    eprintln!("{} dependencies: licences allowed, none needs a Rust newer than {MSRV}", foreign().count());
     Ok(())
 }
 
 fn allowed_licences(project: &Project) -> Result<Vec<Licensee>> {
     let path = project.root.join("deny.toml");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let file: DenyFile =
-        toml::from_str(&text).with_context(|| format!("can't read {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let file: DenyFile = toml::from_str(&text).with_context(|| format!("can't read {}", path.display()))?;
     file.licenses
         .allow
         .iter()
-        .map(|name| {
-            Licensee::parse(name)
-                .with_context(|| format!("deny.toml allows {name}, which is no SPDX licence"))
-        })
+        .map(|name| Licensee::parse(name).with_context(|| format!("deny.toml allows {name}, which is no SPDX licence")))
         .collect()
 }
 
@@ -92,17 +73,11 @@ fn licence_complaint(package: &Package, allowed: &[Licensee]) -> Option<String> 
     };
     // Lax, because older crates still write `MIT/Apache-2.0`.
     let Ok(expression) = Expression::parse_mode(licence, ParseMode::LAX) else {
-        return Some(format!(
-            "its licence `{licence}` is no SPDX expression; use another crate"
-        ));
+        return Some(format!("its licence `{licence}` is no SPDX expression; use another crate"));
     };
-    let satisfied =
-        expression.evaluate(|required| allowed.iter().any(|licence| licence.satisfies(required)));
-    (!satisfied).then(|| {
-        format!(
-            "its licence `{licence}` is not in deny.toml's `allow`; use another crate, or allow it"
-        )
-    })
+    let satisfied = expression.evaluate(|required| allowed.iter().any(|licence| licence.satisfies(required)));
+    (!satisfied)
+        .then(|| format!("its licence `{licence}` is not in deny.toml's `allow`; use another crate, or allow it"))
 }
 
 fn msrv_complaint(package: &Package) -> Option<String> {
@@ -134,17 +109,9 @@ mod tests {
 
     #[test]
     fn a_licence_must_be_satisfiable_from_the_list() {
-        let allowed = [
-            Licensee::parse("MIT").unwrap(),
-            Licensee::parse("Unicode-3.0").unwrap(),
-        ];
+        let allowed = [Licensee::parse("MIT").unwrap(), Licensee::parse("Unicode-3.0").unwrap()];
         let complains = |licence| licence_complaint(&package(licence, None), &allowed).is_some();
-        for good in [
-            "MIT",
-            "MIT OR GPL-3.0-only",
-            "GPL-3.0-only/MIT",
-            "(MIT OR Apache-2.0) AND Unicode-3.0",
-        ] {
+        for good in ["MIT", "MIT OR GPL-3.0-only", "GPL-3.0-only/MIT", "(MIT OR Apache-2.0) AND Unicode-3.0"] {
             assert!(!complains(Some(good)), "{good}");
         }
         for bad in ["GPL-3.0-only", "MIT AND Apache-2.0", "proprietary", ""] {

@@ -29,10 +29,7 @@ impl Tool {
             Self::Maven => command::find("mvn").is_some(),
             Self::RedisServer => command::find("redis-server").is_some(),
             // Debian ships `venv` without the part that puts pip into it.
-            Self::Python => {
-                command::probe(Command::new("python3").args(["-c", "import ensurepip, venv"]))
-                    .is_some()
-            }
+            Self::Python => command::probe(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_some(),
         }
     }
 
@@ -78,42 +75,26 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
         apt_install(&missing)?;
     } else if debian {
         let packages = list(&missing, Tool::debian_package, " ");
-        bail!(
-            "missing: {names}. Install with\n  sudo apt-get update && sudo apt-get install -y {packages}"
-        );
+        bail!("missing: {names}. Install with\n  sudo apt-get update && sudo apt-get install -y {packages}");
     } else if cfg!(target_os = "macos") {
-        bail!(
-            "missing: {names}. Install with\n  brew install {}",
-            list(&missing, Tool::brew_package, " ")
-        );
+        bail!("missing: {names}. Install with\n  brew install {}", list(&missing, Tool::brew_package, " "));
     } else {
         bail!("missing: {names}. Install with the system's package manager");
     }
 
     let still = self::missing(tools);
     if !still.is_empty() {
-        bail!(
-            "apt-get succeeded, and yet missing: {}",
-            list(&still, Tool::name, ", ")
-        );
+        bail!("apt-get succeeded, and yet missing: {}", list(&still, Tool::name, ", "));
     }
     Ok(())
 }
 
 fn missing(tools: &[Tool]) -> Vec<Tool> {
-    tools
-        .iter()
-        .copied()
-        .filter(|tool| !tool.present())
-        .collect()
+    tools.iter().copied().filter(|tool| !tool.present()).collect()
 }
 
 fn list(tools: &[Tool], name: fn(Tool) -> &'static str, separator: &str) -> String {
-    tools
-        .iter()
-        .map(|&tool| name(tool))
-        .collect::<Vec<_>>()
-        .join(separator)
+    tools.iter().map(|&tool| name(tool)).collect::<Vec<_>>().join(separator)
 }
 
 fn apt_install(tools: &[Tool]) -> Result<()> {
@@ -121,17 +102,12 @@ fn apt_install(tools: &[Tool]) -> Result<()> {
     // Another apt (unattended upgrades, at boot) may hold the lock for a while.
     let apt = || {
         let mut apt = Command::new("apt-get");
-        apt.args(["-o", "DPkg::Lock::Timeout=120"])
-            .env("DEBIAN_FRONTEND", "noninteractive");
+        apt.args(["-o", "DPkg::Lock::Timeout=120"]).env("DEBIAN_FRONTEND", "noninteractive");
         apt
     };
     command::run(apt().arg("update"))?;
     let packages = tools.iter().map(|tool| tool.debian_package());
-    command::run(
-        apt()
-            .args(["install", "-y", "--no-install-recommends"])
-            .args(packages),
-    )
+    command::run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
 /// Debian starts a service as it installs it, which would take port 6379 for a
@@ -145,11 +121,7 @@ impl NoServiceStarts {
     const PATH: &str = "/usr/sbin/policy-rc.d";
 
     fn declare() -> Result<Self> {
-        let created = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o755)
-            .open(Self::PATH);
+        let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(Self::PATH);
         match created {
             Ok(mut file) => {
                 file.write_all(b"#!/bin/sh\nexit 101\n")?;
@@ -172,11 +144,7 @@ impl Drop for NoServiceStarts {
 /// The 17 of `openjdk version "17.0.15" 2025-04-15`.
 fn java_major(text: &str) -> Option<u32> {
     let version = text.split('"').nth(1)?;
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -185,15 +153,9 @@ mod tests {
 
     #[test]
     fn java_tells_its_major_version() {
-        assert_eq!(
-            java_major("openjdk version \"17.0.15\" 2025-04-15\n"),
-            Some(17)
-        );
+        assert_eq!(java_major("openjdk version \"17.0.15\" 2025-04-15\n"), Some(17));
         assert_eq!(java_major("openjdk version \"25\" 2025-09-16\n"), Some(25));
-        assert_eq!(
-            java_major("openjdk version \"27-ea\" 2026-09-15\n"),
-            Some(27)
-        );
+        assert_eq!(java_major("openjdk version \"27-ea\" 2026-09-15\n"), Some(27));
         assert_eq!(java_major("java version \"1.8.0_401\"\n"), Some(1));
         assert_eq!(java_major("no such thing"), None);
     }

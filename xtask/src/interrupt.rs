@@ -27,8 +27,7 @@ impl std::error::Error for Interrupted {}
 pub(crate) fn listen() -> Result<()> {
     let received = RECEIVED.get_or_init(Arc::default);
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(received))
-            .context("can't listen for signals")?;
+        signal_hook::flag::register(signal, Arc::clone(received)).context("can't listen for signals")?;
     }
     Ok(())
 }

@@ -14,18 +14,6 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         command::run(project.cargo().args(["deny", "check"]))?;
     }
     // Not `--all-features`: `tls` builds OpenSSL, which needs more than a C compiler.
-    command::run(project.cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    command::run(
-        project
-            .cargo()
-            .args(["doc", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    command::run(project.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    command::run(project.cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }

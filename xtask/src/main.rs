@@ -20,11 +20,7 @@ use crate::services::Services;
 
 /// YADTQ's development chores.
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    after_help = "Example:\n  cargo xtask test"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = "Example:\n  cargo xtask test")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,10 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Real Kafka and Redis servers for development.
-    #[command(
-        subcommand,
-        after_help = "Example:\n  eval \"$(cargo xtask services up)\""
-    )]
+    #[command(subcommand, after_help = "Example:\n  eval \"$(cargo xtask services up)\"")]
     Services(ServicesCommand),
 
     /// Formatting, dependencies, clippy and rustdoc, with warnings denied.

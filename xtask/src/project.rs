@@ -37,9 +37,7 @@ impl Project {
 /// What `cargo metadata` says, as far as `T` asks.
 pub(crate) fn metadata<T: for<'de> Deserialize<'de>>(arguments: &[&str]) -> Result<T> {
     let mut command = Command::new(cargo());
-    command
-        .args(["metadata", "--format-version=1"])
-        .args(arguments);
+    command.args(["metadata", "--format-version=1"]).args(arguments);
     // `cargo run` tells which checkout this is. The path known at compile time
     // may be another one's, when checkouts share a build directory.
     if let Some(package) = std::env::var_os("CARGO_MANIFEST_DIR") {
@@ -47,10 +45,7 @@ pub(crate) fn metadata<T: for<'de> Deserialize<'de>>(arguments: &[&str]) -> Resu
     }
     let output = command.output().context("can't run cargo")?;
     if !output.status.success() {
-        bail!(
-            "`cargo metadata` failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     serde_json::from_slice(&output.stdout).context("can't read what `cargo metadata` printed")
 }

@@ -12,10 +12,8 @@ use crate::project::Project;
 /// Whether an engine answers and Compose is installed. The `docker` command
 /// alone says little: machines have it without an engine.
 pub(super) fn answers() -> bool {
-    let engine =
-        command::probe(Command::new("docker").args(["info", "--format", "{{.ServerVersion}}"]));
-    engine.is_some()
-        && command::probe(Command::new("docker").args(["compose", "version"])).is_some()
+    let engine = command::probe(Command::new("docker").args(["info", "--format", "{{.ServerVersion}}"]));
+    engine.is_some() && command::probe(Command::new("docker").args(["compose", "version"])).is_some()
 }
 
 /// Returns when the health checks of `kinds` pass.
@@ -26,30 +24,16 @@ pub(super) fn up(project: &Project, name: &str, state: &State, kinds: &[Kind]) -
             compose.env(format!("{}_PORT", kind.variable()), server.port.to_string());
         }
     }
-    command::run(
-        compose
-            .args(["up", "--detach", "--wait"])
-            .args(kinds.iter().map(|kind| kind.name())),
-    )
+    command::run(compose.args(["up", "--detach", "--wait"]).args(kinds.iter().map(|kind| kind.name())))
 }
 
 /// Removes the containers; with `wipe`, their volumes too.
 pub(super) fn down(project: &Project, name: &str, wipe: bool) -> Result<()> {
-    command::run(
-        compose(project, name)
-            .arg("down")
-            .args(wipe.then_some("--volumes")),
-    )
+    command::run(compose(project, name).arg("down").args(wipe.then_some("--volumes")))
 }
 
 fn compose(project: &Project, name: &str) -> Command {
     let mut command = project.command("docker");
-    command.args([
-        "compose",
-        "--file",
-        "docker-compose.yml",
-        "--project-name",
-        name,
-    ]);
+    command.args(["compose", "--file", "docker-compose.yml", "--project-name", name]);
     command
 }

@@ -25,20 +25,13 @@ pub(super) fn start(project: &Project, directory: &Path, port: u16) -> Result<Ch
         .with_context(|| format!("can't write {}", config.display()))?;
     if !data.join("meta.properties").exists() {
         let mut format = java(&libraries);
-        format.args([
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            "kafka.tools.StorageTool",
-            "format",
-        ]);
+        format.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.tools.StorageTool", "format"]);
         command::run_quietly(format.args(["-t", CLUSTER_ID, "-c"]).arg(&config))?;
     }
     let mut server = java(&libraries);
     server
         .args(["-Xms256m", "-Xmx1g", "-XX:+ExitOnOutOfMemoryError"])
-        .args([
-            "-Dorg.slf4j.simpleLogger.showDateTime=true",
-            "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-        ])
+        .args(["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"])
         .arg("kafka.Kafka")
         .arg(&config);
     process::spawn(&mut server, directory)
@@ -57,23 +50,19 @@ pub(super) fn fetch_libraries(project: &Project) -> Result<PathBuf> {
     let services = project.target.join("services");
     let directory = services.join("kafka-libs");
     let lock = super::open_lock(&services.join("fetch"))?;
-    lock.lock()
-        .context("can't lock the directory of Kafka's jars")?;
+    lock.lock().context("can't lock the directory of Kafka's jars")?;
     if let Some(present) = libraries(project) {
         return Ok(present);
     }
 
     eprintln!("kafka: fetching it from Maven Central (about 60 MB)");
     super::remove_directory(&directory)?;
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("can't create {}", directory.display()))?;
+    fs::create_dir_all(&directory).with_context(|| format!("can't create {}", directory.display()))?;
     let mut maven = project.command("mvn");
     maven
         .args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"])
         .arg(project.root.join("xtask/kafka/pom.xml"));
-    maven
-        .arg("dependency:copy-dependencies")
-        .arg(format!("-DoutputDirectory={}", directory.display()));
+    maven.arg("dependency:copy-dependencies").arg(format!("-DoutputDirectory={}", directory.display()));
     command::run(&mut maven)?;
     let marker = directory.join(MARKER);
     fs::write(&marker, POM).with_context(|| format!("can't write {}", marker.display()))?;

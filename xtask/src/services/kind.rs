@@ -76,10 +76,7 @@ impl Kind {
 
     pub(super) fn probe_named(self, address: &str) -> Result<()> {
         let variable = self.variable();
-        ensure!(
-            address != "embedded",
-            "{variable}=embedded names no server; unset it to have one started here"
-        );
+        ensure!(address != "embedded", "{variable}=embedded names no server; unset it to have one started here");
         self.probe(address).with_context(|| {
             format!("{variable} names {address}, which doesn't answer; start it, or unset {variable} to have one started here")
         })

@@ -58,8 +58,8 @@ impl<'a> Services<'a> {
     /// Stops the servers of test runs that were killed, or that kept theirs.
     /// The lock on the developer's set keeps others from adding one meanwhile.
     pub(crate) fn stop_abandoned(&self) -> Result<()> {
-        let entries = fs::read_dir(&self.directory)
-            .with_context(|| format!("can't read {}", self.directory.display()))?;
+        let entries =
+            fs::read_dir(&self.directory).with_context(|| format!("can't read {}", self.directory.display()))?;
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -67,47 +67,24 @@ impl<'a> Services<'a> {
             if !name.starts_with(TEST_PREFIX) || open_lock(&entry.path())?.try_lock().is_err() {
                 continue;
             }
-            eprintln!(
-                "stopping what an earlier test run left in {}",
-                entry.path().display()
-            );
+            eprintln!("stopping what an earlier test run left in {}", entry.path().display());
             self.test_set(&name)?.remove()?;
         }
         Ok(())
     }
 
     fn test_set(&self, name: &str) -> Result<Self> {
-        Self::lock(
-            self.project,
-            self.directory.join(name),
-            format!("yadtq-{name}"),
-            false,
-        )
+        Self::lock(self.project, self.directory.join(name), format!("yadtq-{name}"), false)
     }
 
-    fn lock(
-        project: &'a Project,
-        directory: PathBuf,
-        compose: String,
-        well_known_ports: bool,
-    ) -> Result<Self> {
+    fn lock(project: &'a Project, directory: PathBuf, compose: String, well_known_ports: bool) -> Result<Self> {
         let lock = open_lock(&directory)?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            eprintln!(
-                "waiting for another xtask that works in {}",
-                directory.display()
-            );
+            eprintln!("waiting for another xtask that works in {}", directory.display());
             lock.lock().context("can't lock the services' directory")?;
         }
         let state = State::read(&directory)?;
-        Ok(Self {
-            project,
-            directory,
-            compose,
-            well_known_ports,
-            state,
-            _lock: lock,
-        })
+        Ok(Self { project, directory, compose, well_known_ports, state, _lock: lock })
     }
 
     /// Makes every server answer, and tells how to reach them. Repeatable: what
@@ -185,8 +162,7 @@ fn directory(project: &Project) -> PathBuf {
 }
 
 fn open_lock(directory: &Path) -> Result<File> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("can't create {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
     let path = directory.join("lock");
     File::create(&path).with_context(|| format!("can't open {}", path.display()))
 }

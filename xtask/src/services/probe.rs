@@ -14,41 +14,24 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// least one live broker.
 pub(super) fn kafka(servers: &str) -> Result<()> {
     // TLS or SASL is the client's business; that somebody listens is all there is to see.
-    let secured =
-        std::env::var("YADTQ_KAFKA_CONF").is_ok_and(|conf| conf.contains("security.protocol"));
-    any(servers, 9092, |mut stream| {
-        if secured {
-            Ok(())
-        } else {
-            ask_for_brokers(&mut stream)
-        }
-    })
+    let secured = std::env::var("YADTQ_KAFKA_CONF").is_ok_and(|conf| conf.contains("security.protocol"));
+    any(servers, 9092, |mut stream| if secured { Ok(()) } else { ask_for_brokers(&mut stream) })
 }
 
 /// Any of the servers in a `redis://` URL answers PING.
 pub(super) fn redis(url: &str) -> Result<()> {
-    let (scheme, rest) = url
-        .split_once("://")
-        .context("not a URL such as redis://localhost:6379")?;
+    let (scheme, rest) = url.split_once("://").context("not a URL such as redis://localhost:6379")?;
     let hosts = rest.split(['/', '?']).next().unwrap_or(rest);
     let hosts = hosts.rsplit('@').next().unwrap_or(hosts);
     let encrypted = scheme.starts_with("rediss");
-    any(hosts, 6379, |mut stream| {
-        if encrypted { Ok(()) } else { ping(&mut stream) }
-    })
+    any(hosts, 6379, |mut stream| if encrypted { Ok(()) } else { ping(&mut stream) })
 }
 
 /// The first success, else the last failure.
 fn any(hosts: &str, default_port: u16, ask: impl Fn(TcpStream) -> Result<()>) -> Result<()> {
     let mut outcome = Err(anyhow::anyhow!("no server named"));
-    for host in hosts
-        .split(',')
-        .map(str::trim)
-        .filter(|host| !host.is_empty())
-    {
-        outcome = connect(host, default_port)
-            .and_then(&ask)
-            .with_context(|| host.to_owned());
+    for host in hosts.split(',').map(str::trim).filter(|host| !host.is_empty()) {
+        outcome = connect(host, default_port).and_then(&ask).with_context(|| host.to_owned());
         if outcome.is_ok() {
             break;
         }
@@ -57,14 +40,8 @@ fn any(hosts: &str, default_port: u16, ask: impl Fn(TcpStream) -> Result<()>) ->
 }
 
 fn connect(host: &str, default_port: u16) -> Result<TcpStream> {
-    let has_port = host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let host = if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:{default_port}")
-    };
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let host = if has_port { host.to_owned() } else { format!("{host}:{default_port}") };
     let mut failure = None;
     for address in host.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, TIMEOUT) {
@@ -98,13 +75,8 @@ fn ask_for_brokers(stream: &mut (impl Read + Write)) -> Result<()> {
 
     // size, correlation id, throttle time, number of brokers
     let mut answer = [0; 16];
-    stream
-        .read_exact(&mut answer)
-        .context("no answer to a Kafka request in time")?;
-    ensure!(
-        answer[4..8] == CORRELATION,
-        "what answers there isn't Kafka"
-    );
+    stream.read_exact(&mut answer).context("no answer to a Kafka request in time")?;
+    ensure!(answer[4..8] == CORRELATION, "what answers there isn't Kafka");
     ensure!(answer[12..16] != [0; 4], "Kafka has no live broker yet");
     Ok(())
 }
@@ -112,15 +84,11 @@ fn ask_for_brokers(stream: &mut (impl Read + Write)) -> Result<()> {
 fn ping(stream: &mut (impl Read + Write)) -> Result<()> {
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 64];
-    let count = stream
-        .read(&mut answer)
-        .context("no answer to PING in time")?;
+    let count = stream.read(&mut answer).context("no answer to PING in time")?;
     let answer = String::from_utf8_lossy(&answer[..count]);
     // A server that wants a password is up; the password is the client's business.
     ensure!(
-        ["+PONG", "-NOAUTH"]
-            .iter()
-            .any(|good| answer.starts_with(good)),
+        ["+PONG", "-NOAUTH"].iter().any(|good| answer.starts_with(good)),
         "answers PING with `{}`",
         answer.trim_end()
     );
@@ -149,18 +117,8 @@ mod tests {
     #[test]
     fn redis_is_ready_when_it_says_pong() {
         assert!(redis(&format!("redis://127.0.0.1:{}", answering(b"+PONG\r\n"))).is_ok());
-        assert!(
-            redis(&format!(
-                "redis://user:p@ss@127.0.0.1:{}/3",
-                answering(b"-NOAUTH x\r\n")
-            ))
-            .is_ok()
-        );
-        let loading = redis(&format!(
-            "redis://127.0.0.1:{}",
-            answering(b"-LOADING x\r\n")
-        ))
-        .unwrap_err();
+        assert!(redis(&format!("redis://user:p@ss@127.0.0.1:{}/3", answering(b"-NOAUTH x\r\n"))).is_ok());
+        let loading = redis(&format!("redis://127.0.0.1:{}", answering(b"-LOADING x\r\n"))).unwrap_err();
         assert!(format!("{loading:#}").contains("-LOADING"), "{loading:#}");
         assert!(redis("127.0.0.1:6379").is_err());
     }
@@ -172,18 +130,13 @@ mod tests {
         let none = answering(b"\0\0\0\x41ping\0\0\0\0\0\0\0\0");
         assert!(kafka(&format!("127.0.0.1:{none}")).is_err());
         let other = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        assert!(
-            format!("{:#}", kafka(&format!("127.0.0.1:{other}")).unwrap_err())
-                .contains("isn't Kafka")
-        );
+        assert!(format!("{:#}", kafka(&format!("127.0.0.1:{other}")).unwrap_err()).contains("isn't Kafka"));
     }
 
     #[test]
     fn one_of_several_is_enough_and_the_failure_names_the_server() {
         let port = answering(b"+PONG\r\n");
         assert!(redis(&format!("redis://127.0.0.1:1,127.0.0.1:{port}")).is_ok());
-        assert!(
-            format!("{:#}", redis("redis://127.0.0.1:1").unwrap_err()).starts_with("127.0.0.1:1: ")
-        );
+        assert!(format!("{:#}", redis("redis://127.0.0.1:1").unwrap_err()).starts_with("127.0.0.1:1: "));
     }
 }

@@ -40,11 +40,7 @@ pub(super) fn pid(child: &Child) -> i32 {
 
 /// Returns when the server answers. With `process`, gives up as soon as that
 /// has ended, and shows the end of its log.
-pub(super) fn wait_until_ready(
-    kind: Kind,
-    address: &str,
-    mut process: Option<(&mut Child, &Path)>,
-) -> Result<()> {
+pub(super) fn wait_until_ready(kind: Kind, address: &str, mut process: Option<(&mut Child, &Path)>) -> Result<()> {
     let deadline = Instant::now() + kind.start_deadline();
     loop {
         let Err(unready) = kind.probe(address) else {
@@ -66,10 +62,7 @@ pub(super) fn wait_until_ready(
             }
         };
         match process {
-            Some((_, directory)) => bail!(
-                "{kind} didn't start: {reason}\n{}",
-                tail(&Kind::log(directory))
-            ),
+            Some((_, directory)) => bail!("{kind} didn't start: {reason}\n{}", tail(&Kind::log(directory))),
             None => bail!("{kind} didn't start: {reason}"),
         }
     }
@@ -92,10 +85,7 @@ pub(super) fn stop(pid: i32, directory: &Path, name: &str) -> Result<()> {
     }
     eprintln!("{name}: process {pid} doesn't end when asked; killing it");
     if !ends_after(target, Signal::KILL, directory) {
-        bail!(
-            "can't stop {name}, process {pid}; its log is {}",
-            Kind::log(directory).display()
-        );
+        bail!("can't stop {name}, process {pid}; its log is {}", Kind::log(directory).display());
     }
     Ok(())
 }
@@ -126,9 +116,7 @@ fn command_line(pid: i32) -> Option<String> {
 }
 
 fn tail(log: &Path) -> String {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
     format!("the end of {}:\n{end}", log.display())
@@ -153,10 +141,7 @@ mod tests {
         let id = pid(&child);
         assert!(is_ours(id, Path::new("/some/services/redis")));
         stop(id, Path::new("/another"), "redis").unwrap();
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "another one's process was stopped"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "another one's process was stopped");
         stop(id, Path::new("/some/services/redis"), "redis").unwrap();
         assert!(child.wait().unwrap().code().is_none());
     }
@@ -165,22 +150,10 @@ mod tests {
     fn a_server_that_ends_is_reported_at_once_with_its_log() {
         let directory = std::env::temp_dir().join(format!("yadtq-xtask-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let mut child = spawn(
-            Command::new("sh").args(["-c", "echo cannot bind; exit 3"]),
-            &directory,
-        )
-        .unwrap();
-        let error = wait_until_ready(
-            Kind::Redis,
-            "redis://127.0.0.1:1",
-            Some((&mut child, &directory)),
-        )
-        .unwrap_err();
+        let mut child = spawn(Command::new("sh").args(["-c", "echo cannot bind; exit 3"]), &directory).unwrap();
+        let error = wait_until_ready(Kind::Redis, "redis://127.0.0.1:1", Some((&mut child, &directory))).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("exit status: 3") && text.contains("cannot bind"),
-            "{text}"
-        );
+        assert!(text.contains("exit status: 3") && text.contains("cannot bind"), "{text}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -15,8 +15,6 @@ pub(super) fn start(directory: &Path, port: u16) -> Result<Child> {
     server.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     server.args(["--appendonly", "yes", "--maxmemory-policy", "noeviction"]);
     // Redis overwrites its command line unless told not to, and we know it by that.
-    server
-        .args(["--set-proc-title", "no", "--dir"])
-        .arg(directory);
+    server.args(["--set-proc-title", "no", "--dir"]).arg(directory);
     process::spawn(&mut server, directory)
 }

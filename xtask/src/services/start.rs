@@ -15,16 +15,8 @@ impl Services<'_> {
     /// Makes all of `kinds` answer. The way there is the machine's: Docker
     /// Compose where an engine answers, else processes of our own.
     pub(super) fn start(&mut self, kinds: &[Kind]) -> Result<()> {
-        let answers = |kind| {
-            self.state
-                .server(kind)
-                .is_some_and(|server| server.answers(kind, &self.directory))
-        };
-        let missing: Vec<_> = kinds
-            .iter()
-            .copied()
-            .filter(|&kind| !answers(kind))
-            .collect();
+        let answers = |kind| self.state.server(kind).is_some_and(|server| server.answers(kind, &self.directory));
+        let missing: Vec<_> = kinds.iter().copied().filter(|&kind| !answers(kind)).collect();
         if missing.is_empty() {
             Ok(())
         } else if docker::answers() {
@@ -36,11 +28,7 @@ impl Services<'_> {
 
     fn start_in_docker(&mut self, kinds: &[Kind]) -> Result<()> {
         for &kind in kinds {
-            let port = if self.well_known_ports {
-                kind.well_known_port()
-            } else {
-                ports::free(None)?
-            };
+            let port = if self.well_known_ports { kind.well_known_port() } else { ports::free(None)? };
             self.record(kind, port, Runner::Compose)?;
         }
         docker::up(self.project, &self.compose, &self.state, kinds)?;
@@ -65,21 +53,14 @@ impl Services<'_> {
             let port = ports::free(before.map(|server| server.port))?;
             eprintln!("{kind}: starting on port {port}");
             let mut child = self.spawn(kind, &directory, port)?;
-            self.record(
-                kind,
-                port,
-                Runner::Process {
-                    pid: process::pid(&child),
-                },
-            )?;
+            self.record(kind, port, Runner::Process { pid: process::pid(&child) })?;
             process::wait_until_ready(kind, &kind.address(port), Some((&mut child, &directory)))?;
         }
         Ok(())
     }
 
     fn spawn(&self, kind: Kind, directory: &Path, port: u16) -> Result<Child> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("can't create {}", directory.display()))?;
+        fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
         match kind {
             Kind::Kafka => kafka::start(self.project, directory, port),
             Kind::Redis => redis::start(directory, port),

@@ -47,12 +47,8 @@ impl State {
                 return Err(error).with_context(|| format!("can't read {}", path.display()));
             }
         };
-        serde_json::from_slice(&text).with_context(|| {
-            format!(
-                "{} is damaged; stop the servers by hand, and delete it",
-                path.display()
-            )
-        })
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; stop the servers by hand, and delete it", path.display()))
     }
 
     /// Whole or not at all: a half-written file would lose a running server.
@@ -73,20 +69,14 @@ impl State {
     }
 
     pub(super) fn in_docker(&self) -> bool {
-        self.servers
-            .values()
-            .any(|server| matches!(server.runner, Runner::Compose))
+        self.servers.values().any(|server| matches!(server.runner, Runner::Compose))
     }
 
     /// The server that the environment names, if it isn't one of these: whoever
     /// evaluated the output of `up` still wants ours looked after.
     pub(super) fn named(&self, kind: Kind) -> Option<String> {
-        let address = env::var(kind.variable())
-            .ok()
-            .filter(|address| !address.is_empty())?;
-        let ours = self
-            .server(kind)
-            .is_some_and(|server| server.address(kind) == address);
+        let address = env::var(kind.variable()).ok().filter(|address| !address.is_empty())?;
+        let ours = self.server(kind).is_some_and(|server| server.address(kind) == address);
         (!ours).then_some(address)
     }
 }

@@ -35,81 +35,37 @@ pub(crate) fn print(project: &Project, json: bool) -> Result<ExitCode> {
         all.iter().for_each(print_line);
     }
     let ready = all.iter().all(|status| status.state == "ready");
-    Ok(if ready {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn of(kind: Kind, state: &State, services: &std::path::Path) -> Status {
-    let stopped = Status {
-        server: kind,
-        state: "stopped",
-        address: None,
-        runner: None,
-        pid: None,
-        log: None,
-        problem: None,
-    };
+    let stopped =
+        Status { server: kind, state: "stopped", address: None, runner: None, pid: None, log: None, problem: None };
     let named = state.named(kind);
     let known = if let Some(address) = named {
-        Status {
-            address: Some(address),
-            runner: Some("environment"),
-            ..stopped
-        }
+        Status { address: Some(address), runner: Some("environment"), ..stopped }
     } else if let Some(server) = state.server(kind) {
         let address = Some(server.address(kind));
         match server.runner {
             Runner::Nobody => return stopped,
-            Runner::Compose => Status {
-                address,
-                runner: Some("compose"),
-                ..stopped
-            },
+            Runner::Compose => Status { address, runner: Some("compose"), ..stopped },
             Runner::Process { pid } => {
                 let log = Some(Kind::log(&kind.directory(services)).display().to_string());
-                Status {
-                    address,
-                    runner: Some("process"),
-                    pid: Some(pid),
-                    log,
-                    ..stopped
-                }
+                Status { address, runner: Some("process"), pid: Some(pid), log, ..stopped }
             }
         }
     } else {
         return stopped;
     };
-    let probed = known
-        .address
-        .as_deref()
-        .map_or(Ok(()), |address| kind.probe(address));
-    let state = if probed.is_ok() {
-        "ready"
-    } else {
-        "unreachable"
-    };
-    Status {
-        state,
-        problem: probed.err().map(|error| format!("{error:#}")),
-        ..known
-    }
+    let probed = known.address.as_deref().map_or(Ok(()), |address| kind.probe(address));
+    let state = if probed.is_ok() { "ready" } else { "unreachable" };
+    Status { state, problem: probed.err().map(|error| format!("{error:#}")), ..known }
 }
 
 fn print_line(status: &Status) {
     let mut line = format!("{:<6} {:<11}", status.server, status.state);
     let pid = status.pid.map(|pid| format!("pid {pid}"));
-    for part in [
-        &status.address,
-        &status.runner.map(str::to_owned),
-        &pid,
-        &status.problem,
-    ]
-    .into_iter()
-    .flatten()
-    {
+    for part in [&status.address, &status.runner.map(str::to_owned), &pid, &status.problem].into_iter().flatten() {
         line += "  ";
         line += part;
     }

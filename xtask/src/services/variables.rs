@@ -23,8 +23,7 @@ impl Variables {
 
 impl fmt::Display for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter()
-            .try_for_each(|(name, value)| writeln!(f, "export {name}={}", quoted(value)))
+        self.iter().try_for_each(|(name, value)| writeln!(f, "export {name}={}", quoted(value)))
     }
 }
 
@@ -46,10 +45,7 @@ mod tests {
         let mut variables = Variables::default();
         variables.set("YADTQ_SOME", value.to_owned());
         let script = format!("{variables}printf %s \"$YADTQ_SOME\"");
-        let output = std::process::Command::new("sh")
-            .args(["-c", &script])
-            .output()
-            .unwrap();
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), value);
     }
 

@@ -54,13 +54,7 @@ fn prepare(project: &Project) -> Result<Services<'_>> {
     developers.for_test()
 }
 
-fn run_tests(
-    project: &Project,
-    options: &Options,
-    mut variables: Variables,
-    report: &mut Report,
-    tally: &mut Tally,
-) {
+fn run_tests(project: &Project, options: &Options, mut variables: Variables, report: &mut Report, tally: &mut Tally) {
     match report.step("python", || python::prepare(project)) {
         Some(Some(python)) => variables.set("YADTQ_TEST_PYTHON", python.display().to_string()),
         Some(None) => {}
@@ -69,23 +63,13 @@ fn run_tests(
     if options.keep {
         eprint!("{variables}");
     }
-    report.step(report::TESTS, || {
-        cargo_test(project, &options.filters, &variables, tally)
-    });
+    report.step(report::TESTS, || cargo_test(project, &options.filters, &variables, tally));
 }
 
-fn cargo_test(
-    project: &Project,
-    filters: &[String],
-    variables: &Variables,
-    tally: &mut Tally,
-) -> Result<()> {
+fn cargo_test(project: &Project, filters: &[String], variables: &Variables, tally: &mut Tally) -> Result<()> {
     let mut cargo = project.cargo();
     // Without --no-fail-fast, the count would end at the first test binary that fails.
-    cargo
-        .args(["test", "--workspace", "--no-fail-fast", "--"])
-        .args(filters)
-        .envs(variables.iter());
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--"]).args(filters).envs(variables.iter());
     let status = command::run_watched(&mut cargo, |line| tally.line(&line))?;
     if tally.failed > 0 {
         bail!("{} failed", tally.failed);
@@ -94,10 +78,7 @@ fn cargo_test(
         bail!("`cargo test` failed ({status})");
     }
     if tally.ignored > 0 {
-        bail!(
-            "{} ignored: a skipped test is a failed test; make it run, or delete it",
-            tally.ignored
-        );
+        bail!("{} ignored: a skipped test is a failed test; make it run, or delete it", tally.ignored);
     }
     if tally.passed == 0 {
         bail!("no test has such a name");

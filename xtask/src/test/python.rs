@@ -17,8 +17,7 @@ pub(super) fn prepare(project: &Project) -> Result<Option<PathBuf>> {
     if !requirements.exists() {
         return Ok(None);
     }
-    let wanted = fs::read(&requirements)
-        .with_context(|| format!("can't read {}", requirements.display()))?;
+    let wanted = fs::read(&requirements).with_context(|| format!("can't read {}", requirements.display()))?;
     let directory = project.target.join("python");
     let python = directory.join("bin/python");
     let marker = directory.join(".complete");
@@ -29,21 +28,9 @@ pub(super) fn prepare(project: &Project) -> Result<Option<PathBuf>> {
     }
 
     install::ensure(&[Tool::Python])?;
-    command::run(
-        project
-            .command("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&directory),
-    )?;
+    command::run(project.command("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
     let mut pip = project.command(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ]);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
     command::run(pip.arg(&requirements))?;
     fs::write(&marker, wanted).with_context(|| format!("can't write {}", marker.display()))?;
     Ok(Some(python))

@@ -23,59 +23,35 @@ struct Step {
 
 impl Report {
     /// Runs a step, unless the run was interrupted; its value, if it succeeds.
-    pub(super) fn step<T>(
-        &mut self,
-        name: &'static str,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Option<T> {
+    pub(super) fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         if self.interrupted {
-            self.steps.push(Step {
-                name,
-                ran: None,
-                error: None,
-            });
+            self.steps.push(Step { name, ran: None, error: None });
             return None;
         }
         self.always(name, work)
     }
 
     /// Runs a step that an interruption doesn't spare, such as a clean-up.
-    pub(super) fn always<T>(
-        &mut self,
-        name: &'static str,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Option<T> {
+    pub(super) fn always<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         eprintln!("\n== {name}");
         let start = Instant::now();
         let outcome = work();
-        self.interrupted |= outcome
-            .as_ref()
-            .is_err_and(|error| error.is::<Interrupted>());
+        self.interrupted |= outcome.as_ref().is_err_and(|error| error.is::<Interrupted>());
         let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
         if let Some(error) = &error {
             eprintln!("error: {error}");
         }
-        self.steps.push(Step {
-            name,
-            ran: Some(start.elapsed()),
-            error,
-        });
+        self.steps.push(Step { name, ran: Some(start.elapsed()), error });
         outcome.ok()
     }
 
     /// Prints a line for each step, and the count of tests as the last line.
     pub(super) fn print(&self, tally: &Tally) -> ExitCode {
         println!();
-        self.steps
-            .iter()
-            .for_each(|step| println!("{}", step.line()));
+        self.steps.iter().for_each(|step| println!("{}", step.line()));
         let failed = self.failures(tally);
         println!("\n{} passed, {failed} failed", tally.passed);
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// Whoever reads only the last line must not take a broken run for a good
@@ -83,11 +59,7 @@ impl Report {
     /// naming a test (a lint, a compile error, a crash).
     fn failures(&self, tally: &Tally) -> u64 {
         let tests = tally.failed + tally.ignored;
-        let steps = self
-            .steps
-            .iter()
-            .filter(|step| step.failed() && !(step.name == TESTS && tests > 0))
-            .count();
+        let steps = self.steps.iter().filter(|step| step.failed() && !(step.name == TESTS && tests > 0)).count();
         tests + steps as u64
     }
 }
@@ -105,18 +77,8 @@ impl Step {
             return format!("{:<14} not run", self.name);
         };
         let outcome = if self.failed() { "FAILED" } else { "ok" };
-        let reason = self
-            .error
-            .as_deref()
-            .and_then(|error| error.lines().next())
-            .unwrap_or_default();
-        format!(
-            "{:<14} {outcome:<6} {:>7.1} s  {reason}",
-            self.name,
-            ran.as_secs_f64()
-        )
-        .trim_end()
-        .to_owned()
+        let reason = self.error.as_deref().and_then(|error| error.lines().next()).unwrap_or_default();
+        format!("{:<14} {outcome:<6} {:>7.1} s  {reason}", self.name, ran.as_secs_f64()).trim_end().to_owned()
     }
 }
 
@@ -130,18 +92,10 @@ mod tests {
     fn a_failed_step_is_a_failure_once() {
         let mut report = Report::default();
         report.step("lint", || Ok(()));
-        let tally = Tally {
-            passed: 5,
-            failed: 2,
-            ignored: 1,
-        };
+        let tally = Tally { passed: 5, failed: 2, ignored: 1 };
         report.step(TESTS, || -> Result<()> { bail!("2 failed") });
         assert_eq!(report.failures(&tally), 3);
-        assert_eq!(
-            report.failures(&Tally::default()),
-            1,
-            "the tests didn't even compile"
-        );
+        assert_eq!(report.failures(&Tally::default()), 1, "the tests didn't even compile");
         report.step("python", || -> Result<()> { bail!("no pip") });
         assert_eq!(report.failures(&tally), 4);
     }
