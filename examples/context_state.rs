@@ -1,0 +1,56 @@
+//! What a task knows about itself, and state that tasks share.
+//!
+//!     cargo run --example context_state
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use yadtq::{Client, Context, MissingState, Worker};
+
+/// Stands for a connection pool, an HTTP client, a cache.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<HashMap<String, u64>>>);
+
+/// The context comes first, and is not an argument: callers do not send it.
+#[yadtq::task]
+async fn deposit(ctx: Context, account: String, amount: u64) -> Result<u64, MissingState> {
+    let ledger = ctx.state::<Ledger>()?;
+    // The id is the same in every run of this task, and the token grows with every run: together they make
+    // writes to other systems safe to repeat.
+    println!("task {} of queue {}, attempt {}, fence token {}", ctx.id(), ctx.queue(), ctx.attempt(), ctx.token());
+    let mut accounts = ledger.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let balance = accounts.entry(account).or_default();
+    *balance += amount;
+    Ok(*balance)
+}
+
+/// A long task looks whether it should end: at its timeout, when its worker stops, when its lease is lost.
+#[yadtq::task(timeout = "300ms")]
+async fn count(ctx: Context) -> u64 {
+    let mut counted = 0;
+    while !ctx.is_cancelled() && counted < 1_000 {
+        counted += 1;
+        tokio::task::yield_now().await;
+    }
+    counted
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // A task is a function: its body can be tested without a worker.
+    let ctx = Context::for_test().with_state(Ledger::default());
+    assert_eq!(deposit.run(ctx, "ada".to_owned(), 5).await?, 5);
+
+    let client = Client::embedded();
+    client.install()?;
+    let worker = Worker::builder().register(deposit).register(count).state(Ledger::default()).start().await?;
+    for amount in [10, 20, 30] {
+        let balance = deposit.delay("ada".to_owned(), amount).await?.await?;
+        println!("ada has {balance}");
+    }
+    println!("counted to {}", count.delay().await?.await?);
+    worker.stop().await?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Every example runs, and says what it should.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+};
+
+/// The examples are built with these tests, next to them.
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().expect("this test's path");
+    let directory = test.ancestors().nth(2).expect("the build directory").join("examples");
+    let mut command = Command::new(directory.join(name));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn said(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?} ended with {status}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}
+
+fn var(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `cargo xtask test`"))
+}
+
+#[test]
+fn quickstart() {
+    let said = said(example("quickstart"));
+    assert!(said.contains("add(1, 2) = 3"), "{said}");
+    assert!(said.contains("cargo xtask services up"), "it says what to do next: {said}");
+}
+
+#[test]
+fn errors() {
+    let said = said(example("errors"));
+    for line in [
+        "withdrawn, left: 70",
+        "withdraw failed at attempt 1 with kind `error`: ada has 100, which is less than 300",
+        "charge failed at attempt 1 with kind `error`: invalid digit found in string",
+        "charge failed at attempt 1 with kind `card-declined`: card 4111 was declined",
+        "divide panicked: attempt to divide by zero",
+        "slow failed at attempt 1 with kind `timeout`: not done after 100ms",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
+#[test]
+fn context_state() {
+    let said = said(example("context_state"));
+    assert!(said.contains("ada has 60") && said.contains("counted to 1000"), "{said}");
+}
+
+#[test]
+fn blocking() {
+    let said = said(example("blocking"));
+    assert!(said.contains("async tasks go on"), "{said}");
+    assert!(said.contains("the largest prime below a million is Some(999983)"), "{said}");
+    assert!(said.contains("timeout"), "{said}");
+}
+
+/// A worker process, told to stop at the end.
+struct Worker(Child);
+
+impl Worker {
+    fn start(namespace: &str) -> Self {
+        Self(real(example("worker"), namespace).stdout(Stdio::null()).spawn().expect("it starts"))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Already ended if the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn real(mut command: Command, namespace: &str) -> Command {
+    command.env("YADTQ_KAFKA", var("YADTQ_KAFKA")).env("YADTQ_REDIS", var("YADTQ_REDIS"));
+    command.env("YADTQ_NAMESPACE", namespace);
+    command
+}
+
+#[test]
+fn client_and_worker() {
+    let namespace = format!("x-client-{}", std::process::id());
+    let _worker = Worker::start(&namespace);
+    let said = said(real(example("client"), &namespace));
+    for line in ["add(1, 2) = 3", "greet(\"Ada\") = hello, Ada", "a thousand sums add up to 500500", " = 42"] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
+#[test]
+fn python() {
+    let namespace = format!("x-python-{}", std::process::id());
+    let _worker = Worker::start(&namespace);
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python/producer.py");
+    let mut python = Command::new(var("YADTQ_TEST_PYTHON"));
+    python.arg(script);
+    let said = said(real(python, &namespace));
+    assert!(said.contains("status success result 3"), "{said}");
+}

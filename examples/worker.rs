@@ -1,0 +1,16 @@
+//! A service that runs tasks, until SIGTERM or Ctrl-C.
+//!
+//!     cargo run --example worker
+//!
+//! Kafka and Redis are at localhost, or where YADTQ_KAFKA and YADTQ_REDIS say. RUST_LOG=yadtq=debug shows more.
+
+use tracing_subscriber::EnvFilter;
+use yadtq::Worker;
+use yadtq_examples::{add, greet};
+
+#[tokio::main]
+async fn main() -> Result<(), yadtq::Error> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).init();
+    Worker::builder().register(add).register(greet).run().await
+}

@@ -1,0 +1,41 @@
+//! A worker process for the tests: configured by the environment, logs as JSON lines on stdout.
+
+use std::{env, path::PathBuf, sync::Arc};
+
+use yadtq::{Error, Worker};
+use yadtq_tests::tasks::{self, Record};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info,yadtq=debug".to_owned());
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    let threads = env::var("TEST_THREADS").map_or(Ok(2), |text| text.parse())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    Ok(runtime.block_on(work())?)
+}
+
+async fn work() -> Result<(), Error> {
+    let path = env::var_os("TEST_RECORD").map_or_else(|| PathBuf::from("/dev/null"), PathBuf::from);
+    let record = Arc::new(Record::open(&path).expect("the record can be opened"));
+    let mut worker = Worker::builder()
+        .register(tasks::add)
+        .register(tasks::nap)
+        .register(tasks::doze)
+        .register(tasks::hog)
+        .register(tasks::crash)
+        .register(tasks::fail)
+        .register(tasks::panic)
+        .register(tasks::dawdle)
+        .register(tasks::echo)
+        .register(tasks::nested)
+        .register(tasks::stateless)
+        .state(Arc::clone(&record));
+    if let Ok(slots) = env::var("TEST_SLOTS") {
+        worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));
+    }
+    if let Ok(ms) = env::var("TEST_DRAIN_MS") {
+        worker = worker.drain_timeout(std::time::Duration::from_millis(ms.parse().expect("TEST_DRAIN_MS is a number")));
+    }
+    worker.run().await?;
+    record.flush().expect("the record can be written");
+    Ok(())
+}

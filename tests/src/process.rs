@@ -1,0 +1,147 @@
+//! Processes whose log lines a test can wait for.
+
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::watch,
+    time::timeout,
+};
+
+use crate::PATIENCE;
+
+/// A process, killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+/// What the processes of one test have in common.
+#[derive(Clone, Debug)]
+pub struct Env(Vec<(String, String)>);
+
+impl Env {
+    /// These servers and this namespace.
+    #[must_use]
+    pub fn new(kafka: &str, redis: &str, namespace: &str) -> Self {
+        Self(vec![]).with("YADTQ_KAFKA", kafka).with("YADTQ_REDIS", redis).with("YADTQ_NAMESPACE", namespace)
+    }
+
+    /// One more variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+impl Process {
+    /// Starts a program, and reads what it prints on stdout.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start(program: &Path, args: &[&str], env: &Env) -> Self {
+        let mut child = Command::new(program)
+            .args(args)
+            .envs(env.0.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
+        let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (tell, count) = watch::channel(0);
+        let written = Arc::clone(&lines);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = output.next_line().await {
+                let mut lines = written.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.push(line);
+                tell.send_replace(lines.len());
+            }
+        });
+        Self { child, lines, count }
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    /// The process has ended and was waited for.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process lives")
+    }
+
+    /// Everything it has printed.
+    #[must_use]
+    pub fn output(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The events of this name that it has logged.
+    #[must_use]
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let mark = format!("\"event\":\"{name}\"");
+        let lines = self.output();
+        lines.iter().filter(|line| line.contains(&mark)).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for the first event of this name that fits.
+    ///
+    /// # Panics
+    /// It does not come.
+    pub async fn event(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut count = self.count.clone();
+        let wait = async {
+            loop {
+                count.borrow_and_update();
+                if let Some(event) = self.events(name).into_iter().find(&fits) {
+                    return event;
+                }
+                if count.changed().await.is_err() {
+                    panic!("the process ended without event {name}; it said:\n{}", self.output().join("\n"));
+                }
+            }
+        };
+        match timeout(PATIENCE, wait).await {
+            Ok(event) => event,
+            Err(_) => panic!("no event {name} within {PATIENCE:?}; the process said:\n{}", self.output().join("\n")),
+        }
+    }
+
+    /// Kills it: SIGKILL.
+    ///
+    /// # Panics
+    /// It cannot be killed.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// It cannot be sent.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+    }
+
+    /// Waits for its end, and tells whether it was a success.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn end(&mut self) -> bool {
+        let status = timeout(PATIENCE * 3, self.child.wait()).await.expect("the process ends in time");
+        status.expect("it can be waited for").success()
+    }
+}

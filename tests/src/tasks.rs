@@ -1,0 +1,108 @@
+//! The tasks of the test worker.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufWriter, Write as _},
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use yadtq::{Context, MissingState, TaskError};
+
+/// Notes every execution in a file, one task id a line.
+#[derive(Debug)]
+pub struct Record(Mutex<BufWriter<File>>);
+
+impl Record {
+    /// Appends to the file.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self(Mutex::new(BufWriter::new(file))))
+    }
+
+    fn note(&self, ctx: &Context) -> std::io::Result<()> {
+        writeln!(self.0.lock().unwrap_or_else(PoisonError::into_inner), "{}", ctx.id())
+    }
+
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&self) -> std::io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+/// Adds, and notes that it ran.
+#[yadtq::task]
+pub async fn add(ctx: Context, a: i64, b: i64) -> Result<i64, TaskError> {
+    ctx.state::<std::sync::Arc<Record>>()?.note(&ctx)?;
+    Ok(a + b)
+}
+
+/// Takes a while.
+#[yadtq::task]
+pub async fn nap(ms: u64) -> u64 {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    ms
+}
+
+/// Takes a while on the blocking pool.
+#[yadtq::task]
+pub fn doze(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+/// Blocks its thread of the runtime, as no task should.
+#[yadtq::task]
+pub async fn hog(ms: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+/// Kills the worker that runs it.
+#[yadtq::task]
+pub async fn crash() {
+    std::process::abort();
+}
+
+/// Fails.
+#[yadtq::task]
+pub async fn fail(message: String) -> Result<(), String> {
+    Err(message)
+}
+
+/// Panics.
+#[yadtq::task]
+pub async fn panic(message: String) {
+    panic!("{message}");
+}
+
+/// Gives up after 200 ms.
+#[yadtq::task(timeout = "200ms")]
+pub async fn dawdle() {
+    std::future::pending::<()>().await;
+}
+
+/// Returns what it is given, whatever it is.
+#[yadtq::task]
+pub async fn echo(value: serde_json::Value) -> serde_json::Value {
+    value
+}
+
+/// Uses the worker's client.
+#[yadtq::task]
+pub async fn nested(ms: u64) -> Result<u64, yadtq::Error> {
+    nap.delay(ms).await?.await
+}
+
+/// Asks for a state that the worker does not have.
+#[yadtq::task]
+pub async fn stateless(ctx: Context) -> Result<u8, MissingState> {
+    ctx.state::<u8>().copied()
+}

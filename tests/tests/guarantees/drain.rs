@@ -1,0 +1,54 @@
+//! Workers that are told to stop.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use yadtq::Status;
+use yadtq_tests::{tasks, until};
+
+use super::Bench;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_worker_finishes_what_it_runs() {
+    let bench = Bench::new("drain").await;
+    let mut worker = bench.ready_worker().await;
+    let handle = tasks::nap.call(3_000).send(&bench.client).await.expect("acknowledged");
+    worker.event("task_started", |_| true).await;
+    worker.signal(Signal::TERM);
+    assert!(worker.end().await, "it ends well");
+    assert_eq!(handle.result().await.expect("recorded before the end"), Some(3_000));
+    assert_eq!(worker.events("worker_disconnected").len(), 1);
+    assert!(bench.client.admin().workers().await.expect("redis answers").is_empty(), "it left the registry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_finish_in_time_is_handed_back_at_once() {
+    let bench = Bench::new("handback").await;
+    let mut first = bench.worker_with(&bench.env.clone().with("TEST_DRAIN_MS", "200"));
+    first.event("partitions_assigned", |_| true).await;
+    let handle = tasks::nap.call(4_000).send(&bench.client).await.expect("acknowledged");
+    first.event("task_started", |_| true).await;
+    first.signal(Signal::TERM);
+    assert!(first.end().await, "it ends well");
+    assert_eq!(handle.status().await.expect("a status"), Status::Queued, "it was handed back");
+    let begun = Instant::now();
+    let second = bench.worker();
+    second.event("task_started", |_| true).await;
+    println!("started again {:?} after the hand-back", begun.elapsed());
+    assert_eq!(handle.wait(Duration::from_secs(30)).await.expect("a result"), 4_000);
+    let info = bench.client.admin().task(handle.id()).await.expect("an answer").expect("a record");
+    assert_eq!((info.deliveries, info.attempt), (0, 1), "a hand-back counts as nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_wait() {
+    let bench = Bench::new("hurry").await;
+    let mut worker = bench.ready_worker().await;
+    let handle = tasks::nap.call(60_000).send(&bench.client).await.expect("acknowledged");
+    worker.event("task_started", |_| true).await;
+    worker.signal(Signal::INT);
+    worker.event("worker_draining", |_| true).await;
+    worker.signal(Signal::INT);
+    assert!(worker.end().await, "it ends well");
+    until("it was handed back", async || (handle.status().await.ok()? == Status::Queued).then_some(())).await;
+}

@@ -1,0 +1,56 @@
+//! Many tasks, several workers, several clients: every result is right, and every task ran once.
+
+use std::{collections::HashSet, path::Path};
+
+use redis::AsyncCommands as _;
+use yadtq::TaskId;
+use yadtq_tests::process::Process;
+
+use super::Bench;
+
+const EACH: usize = 50_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_tasks_run_once_each() {
+    let bench = Bench::new("volume").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let record = |worker: usize| dir.path().join(worker.to_string());
+    let mut workers: Vec<Process> = (0..3)
+        .map(|worker| {
+            let path = record(worker).display().to_string();
+            bench.worker_with(&bench.env.clone().with("TEST_RECORD", &path).with("RUST_LOG", "yadtq=warn"))
+        })
+        .collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_test-client"));
+    let count = EACH.to_string();
+    let mut clients: Vec<Process> = (0..2).map(|_| Process::start(program, &[&count], &bench.env)).collect();
+    for client in &mut clients {
+        assert!(client.end().await, "every handle resolves with its sum: {:?}", client.output());
+        assert!(client.output().contains(&"wrong 0".to_owned()), "{:?}", client.output());
+    }
+    for worker in &mut workers {
+        worker.signal(rustix::process::Signal::TERM);
+        assert!(worker.end().await, "a worker ends well");
+    }
+
+    let runs: Vec<String> = (0..3)
+        .flat_map(|worker| {
+            let text = std::fs::read_to_string(record(worker)).expect("a record");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    let ids: HashSet<&String> = runs.iter().collect();
+    assert_eq!(ids.len(), 2 * EACH, "every task ran");
+    assert_eq!(runs.len(), 2 * EACH, "no task ran twice");
+
+    let mut redis = bench.redis().await;
+    for id in runs.iter().step_by(997) {
+        let id: TaskId = id.parse().expect("an id");
+        let hash: std::collections::HashMap<String, String> = redis.hgetall(bench.key(&id)).await.expect("a hash");
+        assert_eq!(hash["status"], "success", "{hash:?}");
+        assert!(hash["result"].parse::<i64>().is_ok_and(|sum| sum >= 7), "{hash:?}");
+        assert_eq!(hash["task"], "add");
+        let bytes: usize = redis::cmd("MEMORY").arg("USAGE").arg(bench.key(&id)).query_async(&mut redis).await.expect("a size");
+        assert!(bytes <= 400, "a finished task takes {bytes} bytes");
+    }
+}
