@@ -42,6 +42,7 @@ pub mod __private {
     pub use serde;
 
     pub use crate::task::{
-        ArgsError, Body, Finished, NotResult, Probe, Reader, Ret, RunBlocking, RunFuture, Split, Writer, finish,
+        ArgsError, Body, Finished, Injected, NotResult, Probe, Reader, Ret, Returned, RunBlocking, RunFuture, Split,
+        Writer, delay, finish,
     };
 }

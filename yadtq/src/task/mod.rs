@@ -3,6 +3,7 @@
 //! `#[yadtq::task]` writes the [`Task`] impl; the rest of the crate sees functions from JSON to JSON.
 
 mod args;
+mod expanded;
 mod output;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
@@ -11,7 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     args::{ArgsError, Reader, Writer},
-    output::{IntoTaskError, NotResult, Probe, Ret, Split, finish},
+    expanded::{Injected, delay},
+    output::{IntoTaskError, NotResult, Probe, Ret, Returned, Split, finish},
 };
 use crate::{context::Context, wire::failure::ErrorKind};
 

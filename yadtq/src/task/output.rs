@@ -2,7 +2,7 @@
 //!
 //! A function returns a value or a `Result`, perhaps through an alias, and the macro cannot see which. The
 //! type checker can: the inherent `Probe::<R>::IS` exists for `Result`s only and wins over the trait's
-//! default, and `Ret<{ IS }>` then selects the impl of [`Split`] that names the output.
+//! default, and `Ret<{ IS }>` then selects the impl of [`Returned`] that names the output.
 
 use std::marker::PhantomData;
 
@@ -28,30 +28,37 @@ pub trait NotResult {
 
 impl<R> NotResult for Probe<R> {}
 
-/// Selects the impl of [`Split`].
+/// Selects the impl of [`Returned`].
 #[derive(Debug)]
 pub struct Ret<const IS_RESULT: bool>;
 
-/// Splits what a function returns into output and error.
-pub trait Split<R, Via> {
+/// Names the output of a function that returns `R`.
+pub trait Returned<R> {
     /// The value, or the `Ok` side.
     type Output;
+}
 
+impl<T> Returned<T> for Ret<false> {
+    type Output = T;
+}
+
+impl<T, E> Returned<Result<T, E>> for Ret<true> {
+    type Output = T;
+}
+
+/// Splits what a function returned into output and error. `Via` is that of [`IntoTaskError`].
+pub trait Split<R, Via>: Returned<R> {
     /// The two sides.
     fn split(returned: R) -> Result<Self::Output, TaskError>;
 }
 
 impl<T> Split<T, ()> for Ret<false> {
-    type Output = T;
-
     fn split(returned: T) -> Result<T, TaskError> {
         Ok(returned)
     }
 }
 
 impl<T, E: IntoTaskError<Via>, Via> Split<Result<T, E>, Via> for Ret<true> {
-    type Output = T;
-
     fn split(returned: Result<T, E>) -> Result<T, TaskError> {
         returned.map_err(E::into_task_error)
     }
@@ -79,23 +86,32 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> IntoTaskError<ViaBox> fo
     }
 }
 
-/// Boxed errors that cannot cross threads.
+/// Through itself: the two error types that std's conversion leaves out.
 #[derive(Debug)]
-pub struct ViaLocalBox;
+pub struct ViaOwn;
 
-impl IntoTaskError<ViaLocalBox> for Box<dyn std::error::Error> {
+// Generic over a trait with two impls, instead of two impls: with two candidates for every type, the compiler
+// reports that `IntoTaskError` is missing, and with it our message; with one, that some `From` is.
+impl<E: OwnError> IntoTaskError<ViaOwn> for E {
     fn into_task_error(self) -> TaskError {
-        TaskError::new(with_sources(&*self))
+        self.into_own()
     }
 }
 
-/// As it is.
-#[derive(Debug)]
-pub struct ViaSelf;
+/// The error types of [`ViaOwn`].
+trait OwnError {
+    fn into_own(self) -> TaskError;
+}
 
-impl IntoTaskError<ViaSelf> for TaskError {
-    fn into_task_error(self) -> TaskError {
+impl OwnError for TaskError {
+    fn into_own(self) -> TaskError {
         self
+    }
+}
+
+impl OwnError for Box<dyn std::error::Error> {
+    fn into_own(self) -> TaskError {
+        TaskError::new(with_sources(&*self))
     }
 }
 
@@ -114,11 +130,15 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The output as JSON text.
+/// What a function returned, as JSON text.
 ///
 /// # Errors
 /// The function failed, or its value cannot be written as JSON.
-pub fn finish<T: Serialize>(output: Result<T, TaskError>) -> Finished {
-    serde_json::to_string(&output?)
+pub fn finish<R, const IS_RESULT: bool, Via>(returned: R) -> Finished
+where
+    Ret<IS_RESULT>: Split<R, Via, Output: Serialize>,
+{
+    let output = Ret::<IS_RESULT>::split(returned)?;
+    serde_json::to_string(&output)
         .map_err(|e| TaskError::of(ErrorKind::Result, format!("the returned value cannot be stored as JSON: {e}")))
 }
