@@ -1,0 +1,169 @@
+//! Reads the options in `#[yadtq::task(..)]`.
+
+use std::{mem, time::Duration};
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{
+    Ident, LitStr, Path, Token,
+    ext::IdentExt,
+    parse::{ParseStream, Parser},
+    parse_quote,
+};
+
+use crate::errors::Errors;
+
+/// What the user chose; an option that is absent or wrong has its default.
+pub(crate) struct Options {
+    /// The name on the wire. Default: the function's.
+    pub(crate) name: Option<String>,
+    /// Where calls go by default.
+    pub(crate) queue: Option<String>,
+    /// How long one run may take.
+    pub(crate) timeout: Option<Duration>,
+    /// Where the generated code finds YADTQ.
+    pub(crate) yadtq: Path,
+}
+
+const NAME_BYTES: usize = 200;
+const QUEUE_BYTES: usize = 100;
+const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
+
+impl Options {
+    /// Reads all options, past any that are wrong.
+    pub(crate) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
+        let mut options = Self { name: None, queue: None, timeout: None, yadtq: parse_quote!(::yadtq) };
+        let mut seen = Vec::<String>::new();
+        for tokens in split_at_commas(tokens, errors) {
+            let Option_ { key, value } = match Option_::parse.parse2(tokens) {
+                Ok(option) => option,
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            };
+            let name = key.to_string();
+            if seen.contains(&name) {
+                errors.at(&key, format_args!("option `{name}` is given twice; remove one of the two"));
+                continue;
+            }
+            if let Err(error) = options.set(&key, value) {
+                errors.push(error);
+            }
+            seen.push(name);
+        }
+        options
+    }
+
+    fn set(&mut self, key: &Ident, value: TokenStream) -> syn::Result<()> {
+        match key.to_string().as_str() {
+            "name" => self.name = Some(name(&text(key, value, "mail.send")?)?),
+            "queue" => self.queue = Some(queue(&text(key, value, "mail")?)?),
+            "timeout" => self.timeout = Some(timeout(&text(key, value, "30s")?)?),
+            "crate" => self.yadtq = path(value)?,
+            unknown => {
+                let message =
+                    format!("unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `crate`");
+                return Err(syn::Error::new_spanned(key, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `key = value`.
+struct Option_ {
+    key: Ident,
+    value: TokenStream,
+}
+
+impl Option_ {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let key = input.call(Ident::parse_any).map_err(|error| {
+            syn::Error::new(error.span(), "options are written `key = value`, such as `queue = \"mail\"`")
+        })?;
+        let equals: Option<Token![=]> = input.parse()?;
+        let value: TokenStream = input.parse()?;
+        if equals.is_none() || value.is_empty() {
+            let example = match key.to_string().as_str() {
+                "name" => "name = \"mail.send\"",
+                "timeout" => "timeout = \"30s\"",
+                "crate" => "crate = my_crate::yadtq",
+                _ => "queue = \"mail\"",
+            };
+            let message =
+                format!("option `{key}` has no value; options are written `key = value`, such as `{example}`");
+            return Err(syn::Error::new_spanned(key, message));
+        }
+        Ok(Self { key, value })
+    }
+}
+
+/// The options between the commas. A mistake in one of them can't reach the others then.
+fn split_at_commas(tokens: TokenStream, errors: &mut Errors) -> Vec<TokenStream> {
+    let mut options = Vec::new();
+    let mut option = TokenStream::new();
+    for token in tokens {
+        match token {
+            TokenTree::Punct(comma) if comma.as_char() == ',' => match option.is_empty() {
+                true => errors.at(comma, "there is no option before this comma; remove the comma"),
+                false => options.push(mem::take(&mut option)),
+            },
+            other => option.extend([other]),
+        }
+    }
+    if !option.is_empty() {
+        options.push(option);
+    }
+    options
+}
+
+fn text(key: &Ident, value: TokenStream, example: &str) -> syn::Result<LitStr> {
+    syn::parse2(value.clone()).map_err(|_| {
+        syn::Error::new_spanned(value, format!("`{key}` takes a string literal, such as `{key} = \"{example}\"`"))
+    })
+}
+
+fn name(literal: &LitStr) -> syn::Result<String> {
+    let name = literal.value();
+    let problem = match name.len() {
+        0 => "a task's name cannot be empty; remove the option to name it as the function".to_owned(),
+        1..=NAME_BYTES => return Ok(name),
+        len => format!("a task's name has at most {NAME_BYTES} bytes, this one has {len}; choose a shorter one"),
+    };
+    Err(syn::Error::new_spanned(literal, problem))
+}
+
+/// The same rules as `yadtq::Queue`, which the worker and the client apply to names known only at run time.
+fn queue(literal: &LitStr) -> syn::Result<String> {
+    let queue = literal.value();
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let problem = if RESERVED_QUEUES.contains(&queue.as_str()) {
+        format!("queue name `{queue}` is reserved; choose another than {}", RESERVED_QUEUES.join(", "))
+    } else if queue.is_empty() || queue.len() > QUEUE_BYTES || queue.starts_with('-') || !queue.chars().all(allowed) {
+        format!(
+            "queue name `{queue}` must have 1 to {QUEUE_BYTES} lowercase letters, digits and `-`, and not start with `-`"
+        )
+    } else {
+        return Ok(queue);
+    };
+    Err(syn::Error::new_spanned(literal, problem))
+}
+
+fn timeout(literal: &LitStr) -> syn::Result<Duration> {
+    let problem = match humantime::parse_duration(&literal.value()) {
+        Ok(Duration::ZERO) => {
+            "a timeout of zero would end every run at once; remove the option for no limit".to_owned()
+        }
+        Ok(timeout) => return Ok(timeout),
+        Err(error) => format!("not a duration: {error}; write it as `30s`, `1m 30s` or `500ms`"),
+    };
+    Err(syn::Error::new_spanned(literal, problem))
+}
+
+fn path(value: TokenStream) -> syn::Result<Path> {
+    Path::parse_mod_style.parse2(value.clone()).map_err(|_| {
+        let message = "`crate` takes a path without quotes, such as `crate = my_crate::yadtq`";
+        syn::Error::new_spanned(value.to_token_stream(), message)
+    })
+}

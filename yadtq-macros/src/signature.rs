@@ -1,0 +1,331 @@
+//! Reads the function, and checks that it can be a task.
+
+use proc_macro2::{Group, TokenStream};
+use quote::{ToTokens, format_ident, quote};
+use syn::{
+    Attribute, FnArg, GenericArgument, GenericParam, Ident, LitStr, Pat, PatType, PathArguments, PathSegment,
+    ReturnType, Signature, Token, Type, TypeImplTrait, TypeReference, Visibility,
+    ext::IdentExt,
+    parse::{Parse, ParseStream},
+    parse_quote_spanned,
+    spanned::Spanned,
+    token::Brace,
+    visit::Visit,
+};
+
+use crate::errors::Errors;
+
+/// The annotated function. Its body stays as the tokens it came as: the compiler reads it, we need not.
+pub(crate) struct Function {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) sig: Signature,
+    pub(crate) body: Group,
+}
+
+impl Parse for Function {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attrs = Attribute::parse_outer(input)?;
+        let vis = input.parse()?;
+        if !starts_function(&input.fork()) {
+            return Err(input.error("`#[yadtq::task]` goes on a function: write it above `async fn` or `fn`"));
+        }
+        let sig = input.parse()?;
+        if !input.peek(Brace) {
+            return Err(input.error("a task needs a body: write `{ .. }` after its signature"));
+        }
+        Ok(Self { attrs, vis, sig, body: input.parse()? })
+    }
+}
+
+fn starts_function(input: ParseStream<'_>) -> bool {
+    loop {
+        if input.peek(Token![fn]) {
+            return true;
+        }
+        let skipped = input.parse::<Token![const]>().is_ok()
+            || input.parse::<Token![async]>().is_ok()
+            || input.parse::<Token![unsafe]>().is_ok()
+            || input.parse::<Token![extern]>().is_ok()
+            || input.parse::<LitStr>().is_ok();
+        if !skipped {
+            return false;
+        }
+    }
+}
+
+impl ToTokens for Function {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let Self { attrs, vis, sig, body } = self;
+        tokens.extend(quote!(#(#attrs)* #vis #sig #body));
+    }
+}
+
+/// What the expansion needs to know of the signature.
+pub(crate) struct Shape {
+    /// The leading `Context`, which the worker provides.
+    pub(crate) context: Option<Param>,
+    /// The parameters that are sent.
+    pub(crate) params: Vec<Param>,
+    /// What the function returns, `()` if it does not say.
+    pub(crate) returned: Type,
+}
+
+/// One parameter.
+pub(crate) struct Param {
+    pub(crate) name: Ident,
+    pub(crate) ty: Type,
+}
+
+impl Param {
+    /// Its name in JSON: `type` for `r#type`.
+    pub(crate) fn wire_name(&self) -> String {
+        self.name.unraw().to_string()
+    }
+}
+
+impl Shape {
+    /// All parameters of the function, in order.
+    pub(crate) fn all_params(&self) -> impl Iterator<Item = &Param> {
+        self.context.iter().chain(&self.params)
+    }
+
+    /// Checks the signature. The shape is as good as it can be if there were errors.
+    pub(crate) fn check(sig: &Signature, errors: &mut Errors) -> Self {
+        check_qualifiers(sig, errors);
+        check_generics(sig, errors);
+        let mut shape = Self { context: None, params: Vec::new(), returned: returned(sig, errors) };
+        for (position, input) in sig.inputs.iter().enumerate() {
+            match input {
+                FnArg::Receiver(receiver) => errors.at(
+                    receiver,
+                    "a task is a free function: move it out of the `impl`, and take this value as a parameter of its \
+                     own type",
+                ),
+                FnArg::Typed(input) => {
+                    check_attributes(input, errors);
+                    shape.add(position, input, errors);
+                }
+            }
+        }
+        shape
+    }
+
+    fn add(&mut self, position: usize, input: &PatType, errors: &mut Errors) {
+        let ty = (*input.ty).clone();
+        if !is_context(&ty) {
+            check_argument(&input.ty, errors);
+            self.params.push(Param { name: param_name(position, input, errors), ty });
+        } else if position > 0 {
+            errors.at(&ty, context_misplaced(self.context.is_some()));
+        } else {
+            let name = match &*input.pat {
+                // It is not on the wire, so it needs no name.
+                Pat::Wild(_) => format_ident!("context"),
+                _ => param_name(position, input, errors),
+            };
+            self.context = Some(Param { name, ty });
+        }
+    }
+}
+
+fn check_qualifiers(sig: &Signature, errors: &mut Errors) {
+    if let Some(token) = &sig.constness {
+        errors.at(token, "a task runs on a worker, never at compile time; remove `const`");
+    }
+    if let Some(token) = &sig.unsafety {
+        errors.at(token, "workers call tasks from safe code; remove `unsafe`, and use `unsafe { .. }` in the body");
+    }
+    if let Some(token) = &sig.abi {
+        errors.at(token, "workers call tasks from Rust; remove `extern`");
+    }
+    if let Some(token) = &sig.variadic {
+        errors.at(token, "a task has a fixed number of parameters; take a `Vec` instead of `...`");
+    }
+}
+
+fn check_generics(sig: &Signature, errors: &mut Errors) {
+    for param in &sig.generics.params {
+        match param {
+            GenericParam::Lifetime(lifetime) => errors.at(
+                lifetime,
+                "a task's arguments come from another process, so they cannot borrow; remove the lifetime, and take \
+                 owned types",
+            ),
+            GenericParam::Type(param) => errors.at(
+                param,
+                format_args!(
+                    "a task cannot be generic: the worker must know what to read for `{}`; write the type out, or make \
+                     a task for each type",
+                    param.ident
+                ),
+            ),
+            GenericParam::Const(param) => errors.at(
+                param,
+                format_args!("a task cannot be generic; take `{}` as a parameter, or make it a constant", param.ident),
+            ),
+        }
+    }
+    if let Some(clause) = &sig.generics.where_clause {
+        errors.at(clause, "a task is not generic, so there is nothing to bound; remove the `where` clause");
+    }
+}
+
+fn check_attributes(input: &PatType, errors: &mut Errors) {
+    for attr in &input.attrs {
+        if attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr") {
+            errors.at(
+                attr,
+                "a task's parameters must be the same wherever it is compiled, senders and workers rely on it; put \
+                 `#[cfg]` on two versions of the function, or take an `Option`",
+            );
+        }
+    }
+}
+
+fn param_name(position: usize, input: &PatType, errors: &mut Errors) -> Ident {
+    if let Pat::Ident(pat) = &*input.pat {
+        if pat.by_ref.is_none() && pat.subpat.is_none() {
+            return pat.ident.clone();
+        }
+    }
+    errors.at(
+        &input.pat,
+        "a parameter's name is its name on the wire, so it cannot be a pattern; write a plain name, and take the value \
+         apart in the body",
+    );
+    format_ident!("argument_{position}", span = input.pat.span())
+}
+
+/// By name: a macro cannot look types up.
+fn is_context(ty: &Type) -> bool {
+    match ty {
+        Type::Path(ty) => ty.path.segments.last().is_some_and(|s| s.ident == "Context" && s.arguments.is_none()),
+        Type::Paren(ty) => is_context(&ty.elem),
+        Type::Group(ty) => is_context(&ty.elem),
+        _ => false,
+    }
+}
+
+fn context_misplaced(has_one: bool) -> &'static str {
+    match has_one {
+        true => "the task has a `Context` already; remove this one",
+        false => "the `Context` comes from the worker, not from the caller; make it the first parameter",
+    }
+}
+
+fn check_argument(ty: &Type, errors: &mut Errors) {
+    if let Type::Reference(reference) = ty {
+        if is_context(&reference.elem) {
+            errors.at(ty, "take the `Context` by value: it is cheap to clone");
+            return;
+        }
+    }
+    for problem in Problem::all_in(ty) {
+        match problem {
+            Problem::Reference(reference) => errors.at(
+                reference,
+                format_args!(
+                    "a task's arguments come from another process, so they cannot borrow; take an owned type: {}",
+                    owned(reference)
+                ),
+            ),
+            Problem::ImplTrait(ty) => errors.at(
+                ty,
+                "a worker must know which type to read, so an argument cannot be an `impl Trait`; write the type out",
+            ),
+        }
+    }
+}
+
+/// What the function returns; `()` also if it cannot return that.
+fn returned(sig: &Signature, errors: &mut Errors) -> Type {
+    let nothing = parse_quote_spanned!(sig.ident.span()=> ());
+    let ReturnType::Type(_, ty) = &sig.output else { return nothing };
+    if let Type::Never(never) = &**ty {
+        errors.at(never, "a task has to end, and its end is recorded; return `()`");
+        return nothing;
+    }
+    let mut sound = true;
+    for problem in Problem::all_in(kept(ty)) {
+        match problem {
+            Problem::Reference(_) if may_be_error(kept(ty)) => continue,
+            Problem::Reference(reference) => errors.at(
+                reference,
+                format_args!(
+                    "what a task returns goes to another process, so it cannot borrow; return an owned type: {}",
+                    owned(reference)
+                ),
+            ),
+            Problem::ImplTrait(ty) => errors.at(
+                ty,
+                "the caller must know which type to read, so a task cannot return an `impl Trait`; write the type out",
+            ),
+        }
+        sound = false;
+    }
+    if sound { (**ty).clone() } else { nothing }
+}
+
+/// The part of a return type that is sent: errors are sent as text, so `Result<T, &'static str>` is fine.
+fn kept(ty: &Type) -> &Type {
+    if let Some(segment) = last_segment(ty)
+        && segment.ident == "Result"
+        && let PathArguments::AngleBracketed(arguments) = &segment.arguments
+        && let Some(GenericArgument::Type(output)) = arguments.args.first()
+    {
+        return output;
+    }
+    ty
+}
+
+/// Whether the type's arguments may be those of an alias of `Result`; the compiler judges these.
+fn may_be_error(ty: &Type) -> bool {
+    last_segment(ty).is_some_and(|segment| !["Box", "Option", "Vec"].iter().any(|known| segment.ident == known))
+}
+
+fn last_segment(ty: &Type) -> Option<&PathSegment> {
+    match ty {
+        Type::Path(ty) => ty.path.segments.last(),
+        _ => None,
+    }
+}
+
+/// What to write instead of a reference.
+fn owned(reference: &TypeReference) -> String {
+    match &*reference.elem {
+        Type::Slice(slice) => format!("`Vec<{}>`", slice.elem.to_token_stream()),
+        elem => match elem.to_token_stream().to_string().as_str() {
+            "str" => "`String`".to_owned(),
+            "Path" => "`PathBuf`".to_owned(),
+            other => format!("`{other}`"),
+        },
+    }
+}
+
+/// What a type that is sent cannot have in it.
+enum Problem<'a> {
+    Reference(&'a TypeReference),
+    ImplTrait(&'a TypeImplTrait),
+}
+
+impl<'a> Problem<'a> {
+    fn all_in(ty: &'a Type) -> Vec<Self> {
+        struct Found<'a>(Vec<Problem<'a>>);
+
+        impl<'a> Visit<'a> for Found<'a> {
+            // What is inside of the outermost is not looked at: one error for one type is enough.
+            fn visit_type_reference(&mut self, reference: &'a TypeReference) {
+                self.0.push(Problem::Reference(reference));
+            }
+
+            fn visit_type_impl_trait(&mut self, ty: &'a TypeImplTrait) {
+                self.0.push(Problem::ImplTrait(ty));
+            }
+        }
+
+        let mut found = Found(Vec::new());
+        found.visit_type(ty);
+        found.0
+    }
+}
