@@ -17,7 +17,7 @@ struct Overdrawn {
 
 #[yadtq::task]
 async fn withdraw(account: String, amount: u64) -> Result<u64, Overdrawn> {
-    let balance = 100;
+    let balance: u64 = 100;
     balance.checked_sub(amount).ok_or(Overdrawn { account, balance, amount })
 }
 
@@ -42,8 +42,7 @@ async fn slow() {
 async fn main() -> Result<(), Error> {
     let client = Client::embedded();
     client.install()?;
-    let worker =
-        Worker::builder().register(withdraw).register(charge).register(divide).register(slow).start().await?;
+    let worker = Worker::builder().register(withdraw).register(charge).register(divide).register(slow).start().await?;
 
     println!("withdrawn, left: {}", withdraw.delay("ada".to_owned(), 30).await?.await?);
     told("withdraw", withdraw.delay("ada".to_owned(), 300).await?.await);

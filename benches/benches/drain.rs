@@ -108,7 +108,8 @@ async fn raw(tasks: usize) -> f64 {
         .create()
         .expect("a consumer");
     consumer.subscribe(&[&topic]).expect("subscribed");
-    let redis = Redis::new(Config::from_url(&var("YADTQ_REDIS", "redis://localhost:6379")).expect("a URL"), None, None, None);
+    let redis =
+        Redis::new(Config::from_url(&var("YADTQ_REDIS", "redis://localhost:6379")).expect("a URL"), None, None, None);
     redis.init().await.expect("redis answers");
     let claim: String = redis.script_load(CLAIM).await.expect("loaded");
     let complete: String = redis.script_load(COMPLETE).await.expect("loaded");

@@ -83,7 +83,8 @@ impl Redis {
     }
 
     fn spawn(port: u16, dir: &TempDir, args: &[String]) -> Child {
-        let program = std::env::var_os("YADTQ_TEST_REDIS_SERVER").map_or_else(|| PathBuf::from("redis-server"), PathBuf::from);
+        let program =
+            std::env::var_os("YADTQ_TEST_REDIS_SERVER").map_or_else(|| PathBuf::from("redis-server"), PathBuf::from);
         Command::new(&program)
             .args(["--port", &port.to_string(), "--save", "", "--loglevel", "warning", "--dir"])
             .arg(dir.path())

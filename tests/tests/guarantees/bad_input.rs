@@ -29,18 +29,53 @@ fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ("no name", br#"{"task-id":"a","args":[1,2]}"#.to_vec(), "unreadable", "missing field `task`"),
         ("no args", br#"{"task-id":"a","task":"add"}"#.to_vec(), "unreadable", "missing field `args`"),
         ("wrong type of id", br#"{"task-id":7,"task":"add","args":[1,2]}"#.to_vec(), "unreadable", "invalid type"),
-        ("wrong type of args", br#"{"task-id":"a","task":"add","args":"1"}"#.to_vec(), "unreadable", "must be an array"),
+        (
+            "wrong type of args",
+            br#"{"task-id":"a","task":"add","args":"1"}"#.to_vec(),
+            "unreadable",
+            "must be an array",
+        ),
         ("empty id", br#"{"task-id":"","task":"add","args":[]}"#.to_vec(), "unreadable", "1 to 128 bytes"),
-        ("long id", format!(r#"{{"task-id":"{long_id}","task":"add","args":[]}}"#).into_bytes(), "unreadable", "this one has 129"),
+        (
+            "long id",
+            format!(r#"{{"task-id":"{long_id}","task":"add","args":[]}}"#).into_bytes(),
+            "unreadable",
+            "this one has 129",
+        ),
         ("not utf-8", b"{\"task-id\":\"\xff\xfe\",\"task\":\"add\",\"args\":[]}".to_vec(), "unreadable", "not UTF-8"),
         ("ten megabytes", big(), "unreadable", "more than this worker's limit"),
-        ("wrong argument", br#"{"task-id":"arg","task":"add","args":["one",2]}"#.to_vec(), "arguments", "argument `a`: invalid type"),
+        (
+            "wrong argument",
+            br#"{"task-id":"arg","task":"add","args":["one",2]}"#.to_vec(),
+            "arguments",
+            "argument `a`: invalid type",
+        ),
         ("1e999", br#"{"task-id":"huge","task":"echo","args":[1e999]}"#.to_vec(), "arguments", "number out of range"),
         ("deep nesting", deep.into_bytes(), "arguments", "recursion limit"),
-        ("extra argument", br#"{"task-id":"extra","task":"add","args":[1,2,3]}"#.to_vec(), "arguments", "3 arguments for 2 parameters"),
-        ("missing argument", br#"{"task-id":"few","task":"add","args":[1]}"#.to_vec(), "arguments", "argument `b` is missing"),
-        ("unknown parameter", br#"{"task-id":"param","task":"add","args":{"a":1,"c":2}}"#.to_vec(), "arguments", "no parameter is named `c`"),
-        ("unknown task", br#"{"task-id":"who","task":"nobody-knows","args":[]}"#.to_vec(), "unknown-task", "nobody-knows"),
+        (
+            "extra argument",
+            br#"{"task-id":"extra","task":"add","args":[1,2,3]}"#.to_vec(),
+            "arguments",
+            "3 arguments for 2 parameters",
+        ),
+        (
+            "missing argument",
+            br#"{"task-id":"few","task":"add","args":[1]}"#.to_vec(),
+            "arguments",
+            "argument `b` is missing",
+        ),
+        (
+            "unknown parameter",
+            br#"{"task-id":"param","task":"add","args":{"a":1,"c":2}}"#.to_vec(),
+            "arguments",
+            "no parameter is named `c`",
+        ),
+        (
+            "unknown task",
+            br#"{"task-id":"who","task":"nobody-knows","args":[]}"#.to_vec(),
+            "unknown-task",
+            "nobody-knows",
+        ),
     ]
 }
 
@@ -57,7 +92,8 @@ async fn bad_records_are_dead_letters_and_harm_nobody() {
     let topic = format!("{}.default", bench.namespace);
     let admin: AdminClient<DefaultClientContext> = config().create().expect("an admin client");
     let limit = (2 * BIG).to_string();
-    let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", &limit).set("retention.ms", "-1");
+    let new =
+        NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", &limit).set("retention.ms", "-1");
     admin.create_topics([&new], &AdminOptions::new()).await.expect("kafka answers")[0].as_ref().expect("created");
 
     let producer: FutureProducer = config().set("message.max.bytes", &limit).create().expect("a producer");

@@ -23,7 +23,7 @@ async fn a_blocked_runtime_keeps_its_leases() {
     while begun.elapsed() < Duration::from_secs(18) {
         for handle in [&first, &second] {
             let key = bench.key(handle.id());
-            let (until, token): (u64, String) = redis.hget(&key, &["lease-until", "token"]).await.expect("a lease");
+            let (until, token): (u64, String) = redis.hmget(&key, &["lease-until", "token"]).await.expect("a lease");
             let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.expect("a time");
             assert!(until > seconds * 1_000, "the lease of token {token} lives");
         }

@@ -128,7 +128,15 @@ async fn settings_that_endanger_tasks_are_told() {
     let bench = Bench::on("settings", &server.url()).await;
     let topic = format!("{}.default", bench.namespace);
     let created = servers::kafka_tool("org.apache.kafka.tools.TopicCommand")
-        .args(["--bootstrap-server", &servers::kafka(), "--create", "--topic", &topic, "--config", "retention.ms=60000"])
+        .args([
+            "--bootstrap-server",
+            &servers::kafka(),
+            "--create",
+            "--topic",
+            &topic,
+            "--config",
+            "retention.ms=60000",
+        ])
         .output()
         .expect("java runs");
     assert!(created.status.success(), "{created:?}");
@@ -138,8 +146,12 @@ async fn settings_that_endanger_tasks_are_told() {
     let kafka = report.kafka.expect("kafka answers").warnings.join("\n");
     assert!(kafka.contains(&topic) && kafka.contains("retention.ms"), "{kafka}");
     let worker = bench.worker();
-    worker.event("backend_warning", |event| event["message"].as_str().unwrap_or_default().contains("allkeys-lru")).await;
-    worker.event("broker_warning", |event| event["message"].as_str().unwrap_or_default().contains("retention.ms")).await;
+    worker
+        .event("backend_warning", |event| event["message"].as_str().unwrap_or_default().contains("allkeys-lru"))
+        .await;
+    worker
+        .event("broker_warning", |event| event["message"].as_str().unwrap_or_default().contains("retention.ms"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,14 +179,17 @@ fn host(url: &str) -> String {
 }
 
 /// Forwards connections; `change` sees what comes back from the server.
-async fn forward(port: u16, to: String, change: impl Fn(&mut [u8]) + Copy + Send + 'static) -> tokio_task::Guard {
+async fn forward(
+    port: u16, to: String, change: impl Fn(&mut [u8]) + Copy + Send + Sync + 'static,
+) -> tokio_task::Guard {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.expect("the port is free");
     tokio_task::guard(tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             let to = to.clone();
             tokio::spawn(async move {
                 let far = TcpStream::connect(&to).await?;
-                let ((mut near_read, mut near_write), (mut far_read, mut far_write)) = (near.into_split(), far.into_split());
+                let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+                    (near.into_split(), far.into_split());
                 let up = tokio::io::copy(&mut near_read, &mut far_write);
                 let down = async {
                     let mut buffer = vec![0; 64 * 1_024];

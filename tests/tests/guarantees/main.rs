@@ -34,7 +34,8 @@ impl Bench {
     /// On another Redis.
     async fn on(test: &str, redis: &str) -> Self {
         let (kafka, namespace) = (servers::kafka(), yadtq_tests::namespace(test));
-        let client = Client::builder().kafka(&kafka).redis(redis).namespace(&namespace).build().await.expect("a client");
+        let client =
+            Client::builder().kafka(&kafka).redis(redis).namespace(&namespace).build().await.expect("a client");
         let env = Env::new(&kafka, redis, &namespace);
         Self { namespace, redis: redis.to_owned(), env, client }
     }

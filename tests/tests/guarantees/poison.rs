@@ -33,7 +33,8 @@ async fn what_kills_workers_becomes_a_dead_letter_and_its_neighbours_live() {
         let handle = handle.expect("acknowledged");
         assert_eq!(handle.wait(Duration::from_secs(60)).await.expect("a neighbour completes"), 300);
     }
-    until("it is told as a dead letter", async || (!worker.events("task_dead_lettered").is_empty()).then_some(())).await;
+    until("it is told as a dead letter", async || (!worker.events("task_dead_lettered").is_empty()).then_some(()))
+        .await;
     let letter = &worker.events("task_dead_lettered")[0];
     assert_eq!(letter["reason"], "deliveries", "{letter}");
 }

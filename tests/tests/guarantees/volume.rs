@@ -50,7 +50,8 @@ async fn a_hundred_thousand_tasks_run_once_each() {
         assert_eq!(hash["status"], "success", "{hash:?}");
         assert!(hash["result"].parse::<i64>().is_ok_and(|sum| sum >= 7), "{hash:?}");
         assert_eq!(hash["task"], "add");
-        let bytes: usize = redis::cmd("MEMORY").arg("USAGE").arg(bench.key(&id)).query_async(&mut redis).await.expect("a size");
+        let bytes: usize =
+            redis::cmd("MEMORY").arg("USAGE").arg(bench.key(&id)).query_async(&mut redis).await.expect("a size");
         assert!(bytes <= 400, "a finished task takes {bytes} bytes");
     }
 }
