@@ -12,6 +12,11 @@ use thiserror::Error;
 
 use crate::core::names::{NameError, TaskId};
 
+/// A year in ms: no duration in a record means more, and timers take no more.
+const MAX_MS: u64 = 365 * 24 * 3_600_000;
+/// The store's scripts count in doubles.
+const MAX_SEQ: u64 = 1 << 52;
+
 /// Why a record is not a task.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -117,11 +122,11 @@ impl Envelope {
             id: reading.task_id.parse()?,
             task: reading.task.into(),
             args: Args { record: record.clone(), range: start..start + args.len() },
-            seq: reading.seq.unwrap_or(1).max(1),
+            seq: reading.seq.unwrap_or(1).clamp(1, MAX_SEQ),
             attempt: reading.attempt.unwrap_or(1).max(1),
             reply_to: reading.reply_to.map(Into::into),
-            timeout_ms: reading.timeout_ms,
-            result_ttl_ms: reading.result_ttl_ms,
+            timeout_ms: reading.timeout_ms.map(|ms| ms.clamp(1, MAX_MS)),
+            result_ttl_ms: reading.result_ttl_ms.map(|ms| ms.min(MAX_MS)),
         })
     }
 }

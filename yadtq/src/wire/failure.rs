@@ -103,21 +103,31 @@ impl Failure {
     /// Longer messages are cut, in bytes.
     pub const MAX_MESSAGE: usize = 4_096;
 
-    /// A failure with its message cut to size.
+    /// Longer kinds are cut, in bytes.
+    pub const MAX_KIND: usize = 128;
+
+    /// A failure with its texts cut to size.
     #[must_use]
-    pub(crate) fn new(kind: ErrorKind, mut message: String, attempt: u32) -> Self {
-        if message.len() > Self::MAX_MESSAGE {
-            let end = (0..=Self::MAX_MESSAGE - 3).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
-            message.truncate(end);
-            message.push_str("...");
-        }
-        Self { kind, message, attempt }
+    pub(crate) fn new(kind: ErrorKind, message: String, attempt: u32) -> Self {
+        let kind = match kind {
+            ErrorKind::Custom(kind) => ErrorKind::Custom(cut(kind, Self::MAX_KIND)),
+            named => named,
+        };
+        Self { kind, message: cut(message, Self::MAX_MESSAGE), attempt }
     }
 
     /// The failure as JSON text.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and a number are always JSON")
     }
+}
+
+fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        text.truncate((0..=max - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
+        text.push_str("...");
+    }
+    text
 }
 
 impl fmt::Display for Failure {

@@ -32,6 +32,8 @@ use crate::{
 /// between two batches of short tasks, and claims no long task that cannot start.
 const AHEAD: Duration = Duration::from_millis(10);
 const MOST_AHEAD: usize = 1_024;
+/// Timers take no more.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// A run has ended, one way or another.
 #[derive(Debug)]
@@ -199,7 +201,7 @@ impl Control {
                     reporter.tell(ended.unwrap_or_else(|panic| Ended::Panicked(message(&*panic))));
                 });
                 if let Some(limit) = limit {
-                    self.later.insert(Due::Overrun(id.clone(), token), limit);
+                    self.later.insert(Due::Overrun(id.clone(), token), limit.min(LONGEST));
                 }
             }
         }

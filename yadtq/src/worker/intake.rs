@@ -31,6 +31,8 @@ use crate::{
 const WINDOW: u64 = 10_000;
 const READY_JOBS: usize = 4_096;
 const READY_BYTES: usize = 64 * 1_024 * 1_024;
+/// Timers take no more.
+const MOST_GRACE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a full worker may leave its subscriptions alone.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -170,7 +172,7 @@ impl Control {
         let unknown = definition.is_none();
         let job = Arc::new(Job { at, record, envelope, ask: Arc::new(ask), definition, received: Instant::now() });
         if unknown {
-            let grace = self.plan.options.unknown_task_grace;
+            let grace = self.plan.options.unknown_task_grace.min(MOST_GRACE);
             warn!(event = "task_unknown", worker = %self.id, task_id = %job.envelope.id, task = %job.envelope.task,
                 "no task of that name is registered; it waits {grace:?} for a worker that knows it");
             self.later.insert(Due::Ask(job), grace);
