@@ -194,7 +194,8 @@ impl ClientBuilder {
         let target = if bootstrap == "embedded" {
             Target::Embedded(process_wide())
         } else {
-            let mut extra = conf_from(&var(KAFKA_CONF).unwrap_or_default())?;
+            let extra = KafkaConfig::parse_extra(&var(KAFKA_CONF).unwrap_or_default());
+            let mut extra = extra.map_err(|e| Error::config(KAFKA_CONF, e))?;
             extra.extend(self.kafka_conf);
             let kafka = KafkaConfig {
                 bootstrap,
@@ -221,16 +222,6 @@ fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn conf_from(text: &str) -> Result<Vec<(String, String)>, Error> {
-    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
-    pairs
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
-            None => Err(Error::config(KAFKA_CONF, format!("`{pair}` is not of the form key=value"))),
-        })
-        .collect()
-}
-
 /// The URL as it may be shown.
 fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
@@ -242,17 +233,6 @@ fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kafka_conf_is_read_pair_by_pair() {
-        let pairs = conf_from("security.protocol=SSL, ssl.ca.location=/ca.pem,").unwrap();
-        assert_eq!(
-            pairs,
-            [("security.protocol".to_owned(), "SSL".to_owned()), ("ssl.ca.location".to_owned(), "/ca.pem".to_owned())]
-        );
-        let error = conf_from("nonsense").unwrap_err().to_string();
-        assert_eq!(error, "YADTQ_KAFKA_CONF: `nonsense` is not of the form key=value");
-    }
 
     #[test]
     fn passwords_are_not_shown() {

@@ -1,4 +1,30 @@
-//! YADTQ
+//! Distributed tasks on Kafka and Redis, embeddable in any service: at-least-once execution, and one recorded
+//! outcome for every task.
+//!
+//! ```
+//! use yadtq::{Client, Worker};
+//!
+//! #[yadtq::task]
+//! async fn add(a: i64, b: i64) -> i64 {
+//!     a + b
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> { tokio::runtime::Runtime::new()?.block_on(async {
+//! let client = Client::embedded(); // Client::from_env().await? for Kafka and Redis
+//! client.install()?;
+//! let worker = Worker::builder().register(add).start().await?; // .run().await? in a service's main
+//!
+//! let handle = add.delay(1, 2).await?; // acknowledged
+//! assert_eq!(handle.await?, 3); // run, recorded, told
+//!
+//! worker.stop().await?;
+//! # Ok(()) }) }
+//! ```
+//!
+//! - [`task`]: makes a task of a function.
+//! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
+//! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery), [wire format](guide::wire_format),
+//!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
 mod admin;
 mod broker;
@@ -9,6 +35,7 @@ mod config;
 mod context;
 mod core;
 mod error;
+pub mod guide;
 mod handle;
 mod store;
 mod task;
