@@ -1,10 +1,10 @@
 //! Many tasks, several workers, several clients: every result is right, and every task ran once.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use redis::AsyncCommands as _;
 use yadtq::TaskId;
-use yadtq_tests::process::Process;
+use yadtq_tests::{process::Process, tasks};
 
 use super::Bench;
 
@@ -54,4 +54,28 @@ async fn a_hundred_thousand_tasks_run_once_each() {
             redis::cmd("MEMORY").arg("USAGE").arg(bench.key(&id)).query_async(&mut redis).await.expect("a size");
         assert!(bytes <= 400, "a finished task takes {bytes} bytes");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_handles_awaited_at_once_survive_lost_publishes() {
+    let bench = Bench::new("handles").await;
+    let worker = bench.worker_with(&bench.env.clone().with("RUST_LOG", "yadtq=warn"));
+    let handles = bench.client.send_many((0..100_000).map(|i| tasks::echo.call(i.into()))).await;
+    let handles: Vec<_> = handles.into_iter().map(|handle| handle.expect("acknowledged")).collect();
+    handles[10_000].clone().await.expect("the work has begun");
+    // Cuts the channel on which results are pushed: what is published now is lost.
+    let mut redis = bench.redis().await;
+    let () = redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("pubsub")
+        .query_async(&mut redis)
+        .await
+        .map(|_: i64| ())
+        .expect("killed");
+    let results = tokio::time::timeout(Duration::from_secs(100), futures_util::future::join_all(handles)).await;
+    for (i, result) in results.expect("every handle resolves").into_iter().enumerate() {
+        assert_eq!(result.expect("a result"), serde_json::json!(i));
+    }
+    drop(worker);
 }

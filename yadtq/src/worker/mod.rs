@@ -25,6 +25,8 @@ mod lease;
 mod run;
 mod settle;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     builder::WorkerBuilder,
