@@ -3,6 +3,8 @@
 pub mod dead;
 pub mod envelope;
 pub mod failure;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 

@@ -12,7 +12,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::time::DelayQueue;
+use tokio_util::{sync::CancellationToken, time::DelayQueue};
 use tracing::info;
 
 use super::{
@@ -79,6 +79,7 @@ pub(super) struct Control {
     pub(super) releasing: usize,
     /// Takes nothing new.
     pub(super) draining: bool,
+    pub(super) stop_polling: CancellationToken,
     pub(super) stillness: Stillness,
     pub(super) beating: bool,
     pub(super) connected: bool,
@@ -114,6 +115,7 @@ pub(super) async fn run(
         extending: false,
         releasing: 0,
         draining: false,
+        stop_polling: CancellationToken::new(),
         beating: false,
         connected: false,
         processed: 0,

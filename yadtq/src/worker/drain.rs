@@ -27,7 +27,7 @@ impl Control {
     pub(super) async fn drain(&mut self, finishes: &mut mpsc::UnboundedReceiver<Finish>, stop: &Stop) {
         let limit = self.plan.options.drain_timeout;
         info!(event = "worker_draining", worker = %self.id, running = self.runs.len(), ?limit, "takes no new tasks");
-        self.draining = true;
+        self.end_polling().await;
         self.claims.retain(|_| false);
         self.later.clear();
         let closing = tokio::spawn(self.close());
@@ -62,6 +62,7 @@ impl Control {
     pub(super) async fn forget(&mut self) {
         warn!(event = "worker_stood_still", worker = %self.id, running = self.runs.len(),
             "this machine stood still for too long; everything is dropped, and a new worker goes on");
+        self.end_polling().await;
         self.runs.values().for_each(Run::stop);
         if timeout(GOODBYE, self.close()).await.is_err() {
             warn!(event = "goodbye_failed", worker = %self.id, "no answer; the others will notice");

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -89,8 +90,21 @@ impl Control {
         }
         for (queue, source) in self.sources.iter_mut().enumerate().filter(|(_, source)| !source.polling) {
             source.polling = true;
-            let subscription = Arc::clone(&source.subscription);
-            self.calls.push(Box::pin(async move { Step::Polled { queue, events: subscription.next().await } }));
+            let (subscription, stop) = (Arc::clone(&source.subscription), self.stop_polling.clone());
+            self.calls.push(Box::pin(async move {
+                let events = stop.run_until_cancelled(subscription.next()).await.unwrap_or_default();
+                Step::Polled { queue, events }
+            }));
+        }
+    }
+
+    /// Takes nothing more from any queue, and lets go of the subscriptions, so that they can be closed.
+    pub(super) async fn end_polling(&mut self) {
+        self.draining = true;
+        self.stop_polling.cancel();
+        while self.sources.iter().any(|source| source.polling) {
+            let Some(step) = self.calls.next().await else { return };
+            self.take(step);
         }
     }
 

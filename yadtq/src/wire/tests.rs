@@ -1,0 +1,122 @@
+//! The wire is pinned three ways: what is written is read back; nothing that can be sent makes a reader panic; and
+//! the bytes of every released version stay as they are.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::{
+    envelope::{Envelope, NewRecord, Unreadable, hand_on},
+    failure::{ErrorKind, Failure},
+};
+
+fn read(text: &str) -> Result<Envelope, Unreadable> {
+    Envelope::read(&Bytes::copy_from_slice(text.as_bytes()))
+}
+
+#[test]
+fn three_fields_are_enough() {
+    let task = read(r#"{"task-id":"d5750c0e-ed82","task":"add","args":[1,2]}"#).unwrap();
+    assert_eq!((task.id.as_str(), &*task.task, task.args.as_str()), ("d5750c0e-ed82", "add", "[1,2]"));
+    assert_eq!((task.seq, task.attempt, task.timeout_ms, task.result_ttl_ms), (1, 1, None, None));
+    assert!(task.reply_to.is_none());
+}
+
+#[test]
+fn strange_numbers_stay_within_bounds() {
+    let text = r#"{"task-id":"a","task":"t","args":[],"seq":18446744073709551615,"attempt":0,"timeout-ms":18446744073709551615}"#;
+    let task = read(text).unwrap();
+    assert!(task.seq + 1 < 1 << 53, "the scripts count in doubles");
+    assert_eq!(task.attempt, 1);
+    assert!(task.timeout_ms < Some(1 << 36), "timers take no more");
+}
+
+#[test]
+fn a_record_is_handed_on_with_all_its_fields() {
+    let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":{"b": 1},"attempt":1}"#;
+    let next = hand_on(record, 4, 2).unwrap();
+    let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
+    assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
+    assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
+}
+
+/// What released versions wrote. A line may be added, none changed.
+#[test]
+fn records_of_released_versions_are_read() {
+    let golden = include_str!("golden/records.jsonl");
+    for line in golden.lines() {
+        let expected: serde_json::Value = serde_json::from_str(line).unwrap();
+        let task = read(expected["record"].as_str().unwrap()).unwrap();
+        assert_eq!(task.id.as_str(), expected["id"], "{line}");
+        assert_eq!(&*task.task, expected["task"], "{line}");
+        assert_eq!(task.args.as_str(), expected["args"], "{line}");
+        assert_eq!(serde_json::json!([task.seq, task.attempt]), expected["seq-attempt"], "{line}");
+        assert_eq!(serde_json::json!([task.timeout_ms, task.result_ttl_ms]), expected["timeout-ttl"], "{line}");
+        assert_eq!(task.reply_to.as_deref(), expected["reply-to"].as_str(), "{line}");
+    }
+}
+
+#[test]
+fn this_version_writes_what_it_always_wrote() {
+    let args = RawValue::from_string(r#"[1,"x"]"#.to_owned()).unwrap();
+    let mut record =
+        NewRecord { task_id: "id", task: "add", args: &args, reply_to: None, timeout_ms: None, result_ttl_ms: None };
+    assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
+    record.reply_to = Some("client");
+    record.timeout_ms = Some(5_000);
+    record.result_ttl_ms = Some(0);
+    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0}"#;
+    assert_eq!(record.to_bytes(), all);
+    let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
+    assert_eq!(failure.to_json(), r#"{"kind":"unknown-task","message":"say \"what\"","attempt":2}"#);
+}
+
+#[test]
+fn long_errors_are_cut_at_a_character() {
+    let failure = Failure::new(ErrorKind::Custom("é".repeat(200)), "é".repeat(Failure::MAX_MESSAGE), 1);
+    assert!(failure.message.len() <= Failure::MAX_MESSAGE && failure.message.ends_with("..."));
+    assert!(failure.kind.as_str().len() <= Failure::MAX_KIND);
+}
+
+prop_compose! {
+    fn text()(text in ".{1,40}") -> String { text }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        id in text(), task in text(), reply in proptest::option::of(text()), timeout in proptest::option::of(1_u64..1 << 30),
+        args in prop::collection::vec(any::<(i64, String)>(), 0..5),
+    ) {
+        prop_assume!(id.len() <= 128);
+        let args = serde_json::value::to_raw_value(&args).unwrap();
+        let record = NewRecord {
+            task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None,
+        };
+        let read = Envelope::read(&record.to_bytes()).unwrap();
+        prop_assert_eq!(read.id.as_str(), id);
+        prop_assert_eq!(&*read.task, task);
+        prop_assert_eq!(read.args.as_str(), args.get());
+        prop_assert_eq!(read.reply_to.as_deref(), reply.as_deref());
+        prop_assert_eq!(read.timeout_ms, timeout);
+    }
+
+    /// Cut, changed or random bytes: read, or refused with a reason.
+    #[test]
+    fn no_bytes_make_a_reader_panic(
+        mut bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            Just(br#"{"task-id":"a","task":"t","args":[1,{"b":"c"}],"seq":2,"reply-to":"r","timeout-ms":1}"#.to_vec()),
+        ],
+        change in any::<(prop::sample::Index, u8)>(), cut in any::<prop::sample::Index>(),
+    ) {
+        if !bytes.is_empty() {
+            let at = change.0.index(bytes.len());
+            bytes[at] = change.1;
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        if let Err(refused) = Envelope::read(&Bytes::from(bytes)) {
+            prop_assert!(!refused.to_string().is_empty());
+        }
+    }
+}
