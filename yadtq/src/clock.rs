@@ -1,11 +1,10 @@
 //! The one source of time, so that tests can move it.
 
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{
     fmt::Debug,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -57,11 +56,13 @@ impl Clock for SystemClock {
 }
 
 /// A clock that only moves when told.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub struct ManualClock {
     us: AtomicU64,
 }
 
+#[cfg(test)]
 impl ManualClock {
     /// A clock that stands at this many microseconds since the Unix epoch.
     #[must_use]
@@ -75,6 +76,7 @@ impl ManualClock {
     }
 }
 
+#[cfg(test)]
 impl Clock for ManualClock {
     fn now_us(&self) -> u64 {
         self.us.load(Ordering::SeqCst)

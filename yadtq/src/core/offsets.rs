@@ -56,12 +56,6 @@ impl OffsetTracker {
         })?
     }
 
-    /// Records polled and not finished.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.len()
-    }
-
     /// Offsets between the oldest unfinished record and the newest polled one: what a commit would have
     /// to remember, so what the window limits.
     #[must_use]
@@ -129,7 +123,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(last, offsets.last().map(|o| o + 1));
-            prop_assert_eq!(tracker.open(), 0);
+            prop_assert_eq!(tracker.window(), 0);
         }
     }
 }
