@@ -42,14 +42,6 @@ impl MemoryStore {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         (inner, self.clock.now_us())
     }
-
-    /// Makes a task's record anything, or nothing.
-    #[cfg(test)]
-    pub(super) fn plant(&self, id: &TaskId, state: Option<TaskState>) {
-        let (mut inner, now_us) = self.lock();
-        inner.tasks.remove(id);
-        inner.change(id, now_us, ttl::RESULT, |entry| entry.state = state);
-    }
 }
 
 #[async_trait]
@@ -125,6 +117,7 @@ impl Store for MemoryStore {
 
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError> {
         let mailbox = Arc::new(Mailbox::default());
+        mailbox.miss();
         let (mut inner, _) = self.lock();
         inner.mailboxes.retain(|_, mailbox| mailbox.strong_count() > 0);
         inner.mailboxes.insert(Arc::clone(client), Arc::downgrade(&mailbox));
@@ -263,5 +256,32 @@ struct MemoryReplies(Arc<Mailbox>);
 impl Replies for MemoryReplies {
     async fn next(&mut self) -> Notice {
         self.0.next().await
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::{MemoryStore, async_trait, ttl};
+    use crate::{
+        core::{lifecycle::TaskState, names::TaskId},
+        store::conformance::Subject,
+    };
+
+    #[async_trait]
+    impl Subject for MemoryStore {
+        async fn plant(&self, id: &TaskId, state: Option<TaskState>) {
+            let (mut inner, now_us) = self.lock();
+            inner.tasks.remove(id);
+            inner.change(id, now_us, ttl::RESULT, |entry| entry.state = state);
+        }
+
+        async fn ttl_ms(&self, id: &TaskId) -> u64 {
+            let (inner, now_us) = self.lock();
+            inner.tasks[id].expires_ms - now_us / 1_000
+        }
+
+        async fn spoil(&self, _: &TaskId) -> bool {
+            false
+        }
     }
 }

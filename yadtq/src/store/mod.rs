@@ -4,6 +4,8 @@
 //! followed by a write. Every method may be sent twice, and gives the same answer the second time. Losing
 //! the whole store loses no task: the log has it, and a claim makes the record again.
 
+#[cfg(test)]
+mod conformance;
 mod mailbox;
 pub mod memory;
 pub mod redis;
@@ -204,8 +206,8 @@ pub trait Store: Debug + Send + Sync {
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
 
-    /// Opens the reply channel of a client, at once. While the connection is down nothing comes; once it is
-    /// up, `Missed`.
+    /// Opens the reply channel of a client. Returns at once, also while the connection is down. `Missed` is the
+    /// first notice: from then on replies come.
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError>;
 
     /// Notes that a worker lives; returns workers whose last heartbeat is older than `lost_after_ms`. Each

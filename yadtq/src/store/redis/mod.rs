@@ -16,6 +16,8 @@ mod registry;
 mod replies;
 mod scripts;
 mod server;
+#[cfg(test)]
+pub(super) mod testing;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,140 @@
+//! Stores on a real Redis for tests, with a way to their insides.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use fred::{
+    interfaces::{HashesInterface, KeysInterface},
+    types::Expiration,
+};
+use tokio::time::{sleep, timeout};
+
+use super::{RedisStore, codec};
+use crate::{
+    core::{
+        lifecycle::TaskState,
+        names::{Namespace, TaskId},
+    },
+    store::{Store, conformance::Subject, ttl},
+};
+
+/// A store on the server that the tests share, in a namespace of its own.
+pub(in crate::store) async fn redis_for_test() -> Arc<RedisStore> {
+    let url = std::env::var("YADTQ_REDIS").expect("YADTQ_REDIS names the test's redis: run `cargo xtask test`");
+    connected(&url).await
+}
+
+/// A store in a fresh namespace, once it is connected.
+pub(super) async fn connected(url: &str) -> Arc<RedisStore> {
+    let store = RedisStore::connect(url, &fresh_namespace()).unwrap();
+    until("connected", || store.connected_for().is_some()).await;
+    store
+}
+
+pub(super) fn fresh_namespace() -> Namespace {
+    format!("test-{}", TaskId::new()).parse().unwrap()
+}
+
+/// Waits for what no event tells.
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let poll = async {
+        while !is_so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), poll).await.unwrap_or_else(|_| panic!("not {what} within 20 s"));
+}
+
+#[async_trait]
+impl Subject for RedisStore {
+    async fn plant(&self, id: &TaskId, state: Option<TaskState>) {
+        let (client, key) = (self.connection.client(), self.keys.task(id));
+        client.del::<(), _>(&key).await.unwrap();
+        if let Some(state) = state {
+            client.hset::<(), _, _>(&key, fields(&state)).await.unwrap();
+            client.pexpire::<(), _>(&key, i64::try_from(ttl::WAITING).unwrap(), None).await.unwrap();
+        }
+    }
+
+    async fn ttl_ms(&self, id: &TaskId) -> u64 {
+        self.connection.client().pttl(self.keys.task(id)).await.unwrap()
+    }
+
+    async fn spoil(&self, id: &TaskId) -> bool {
+        let expire = Some(Expiration::EX(60));
+        self.connection.client().set::<(), _, _>(self.keys.task(id), "3", expire, None, false).await.unwrap();
+        true
+    }
+}
+
+/// Everything that a state says, also where that is the default.
+fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
+    let TaskState { status, seq, attempt, token, deliveries, worker, nonce, lease_until, revoke, hand_on, .. } = state;
+    let mut fields = vec![
+        ("status", status.to_string()),
+        ("seq", seq.to_string()),
+        ("attempt", attempt.to_string()),
+        ("token", token.to_string()),
+        ("deliveries", deliveries.to_string()),
+        ("nonce", nonce.to_string()),
+        ("lease-until", lease_until.to_string()),
+        ("task", state.task.to_string()),
+        ("queue", state.queue.to_string()),
+    ];
+    fields.extend(worker.as_ref().map(|worker| ("worker", worker.to_string())));
+    fields.extend(revoke.then(|| ("revoke", "1".to_owned())));
+    fields.extend(hand_on.map(|hand_on| ("hand-on", codec::hand_on(hand_on))));
+    fields.extend(state.result.as_ref().map(|result| ("result", result.to_string())));
+    fields.extend(state.error.as_ref().map(|error| ("error", error.to_string())));
+    let times = [("queued-at", state.queued_at), ("started-at", state.started_at), ("finished-at", state.finished_at)];
+    fields.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
+    fields
+}
+
+/// A Redis of the test's own, to be stopped and started.
+pub(super) struct OwnServer {
+    port: u16,
+    process: Option<Child>,
+}
+
+impl OwnServer {
+    pub(super) async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Self { port, process: None };
+        server.start_again().await;
+        server
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it; its memory is lost.
+    pub(super) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    pub(super) async fn start_again(&mut self) {
+        let binary = std::env::var("YADTQ_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(&binary);
+        command.args(["--port", &self.port.to_string(), "--save", "", "--bind", "127.0.0.1"]).stdout(Stdio::null());
+        let process = command.spawn().unwrap_or_else(|error| panic!("cannot start {binary}: {error}"));
+        self.process = Some(process);
+        until("listening", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
