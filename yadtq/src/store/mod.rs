@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod histories;
 mod mailbox;
 pub mod memory;
 pub mod redis;
