@@ -156,7 +156,7 @@ impl World {
         let expected = self.play_pure(step, &before, now_us);
         let now = self.redis.read(&self.ids, None).await.unwrap();
         for (task, redis) in now.into_iter().map(Result::unwrap).enumerate() {
-            self.agree(step, before[task].as_ref(), task, redis);
+            self.agree(step, before[task].as_ref(), task, redis.as_ref());
         }
         self.agree_on_answer(step, &told, &expected);
     }
@@ -228,9 +228,9 @@ impl World {
     }
 
     /// Compares a task on both sides, then lets the pure side take over what depends on the clock.
-    fn agree(&mut self, step: &Step, before: Option<&TaskState>, task: usize, redis: Option<TaskState>) {
+    fn agree(&mut self, step: &Step, before: Option<&TaskState>, task: usize, redis: Option<&TaskState>) {
         let token_before = before.map_or(0, |state| state.token);
-        if let (Some(pure), Some(redis)) = (&mut self.pure[task], &redis) {
+        if let (Some(pure), Some(redis)) = (&mut self.pure[task], redis) {
             let moved = |token: u64| token.cmp(&token_before);
             assert_eq!(moved(redis.token), moved(pure.token), "{step:?} moves the token of {before:?}");
             if token_before == AHEAD {
@@ -251,7 +251,7 @@ impl World {
             assert!(pure.lease_until.abs_diff(redis.lease_until) < 5_000, "{step:?}: {pure:?} {redis:?}");
             pure.lease_until = redis.lease_until;
         }
-        assert_eq!(redis, self.pure[task], "{step:?} on {before:?}: redis, pure");
+        assert_eq!(redis, self.pure[task].as_ref(), "{step:?} on {before:?}: redis, pure");
     }
 
     fn agree_on_answer(&self, step: &Step, told: &Told, expected: &Told) {

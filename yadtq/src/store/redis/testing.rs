@@ -115,6 +115,12 @@ impl OwnServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Sends its process a signal.
+    pub(super) fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &process]).status().unwrap().success());
+    }
+
     /// Kills it; its memory is lost.
     pub(super) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {

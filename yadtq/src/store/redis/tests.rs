@@ -1,0 +1,174 @@
+//! What only a Redis can do: forget its scripts, go away, come back, hang; and what it costs in memory.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fred::interfaces::{ClientLike, LuaInterface};
+use tokio::time::timeout;
+
+use super::{
+    RedisStore,
+    testing::{OwnServer, connected, fresh_namespace, redis_for_test, until},
+};
+use crate::{
+    core::{
+        lifecycle::{Ask, Claim, Claimer, Held, Outcome, Status, Verdict},
+        names::TaskId,
+    },
+    store::{Completion, Lease, Notice, Replies, Reply, Store, StoreError, Submission, ttl},
+};
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreError> {
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into() };
+    store.submit(&[task]).await?;
+    let ask = Arc::new(Ask { seq: 1, attempt: 1, nonce: 1, task: "add".into(), queue: "default".into() });
+    let by = Claimer { worker: "w1".into(), lease_ms: 6_000, take_over: true, quarantine: 1, max_deliveries: 5 };
+    let claim = store.claim(&by, &[(id.clone(), Arc::clone(&ask))]).await?.remove(0)?;
+    let Claim::Granted { token, .. } = claim else { panic!("{claim:?}") };
+    let lease = Lease { id: id.clone(), ask, held: Held { token, recent: true } };
+    let outcome = Outcome { status: Status::Success, result: Some(result.into()), error: None, hand_on: None };
+    let reply_to = Some("client".into());
+    let run = Completion { lease, outcome: Arc::new(outcome), reply_to, ttl_ms: ttl::RESULT };
+    assert_eq!(store.complete(&[run]).await?.remove(0)?, Verdict::Recorded);
+    Ok(())
+}
+
+async fn next(replies: &mut Box<dyn Replies>) -> Notice {
+    timeout(WITHIN, replies.next()).await.expect("told in time")
+}
+
+fn reply(id: TaskId, result: &str) -> Notice {
+    Notice::Replies(vec![Reply { id, status: Status::Success, result: Some(result.into()), error: None }])
+}
+
+#[tokio::test]
+async fn a_finished_small_task_takes_at_most_400_bytes() {
+    let store = redis_for_test().await;
+    let (id, key) = (TaskId::new(), |id| store.keys.task(id));
+    run(&store, &id, "3").await.unwrap();
+    let usage = fred::types::CustomCommand::new_static("MEMORY", None, false);
+    let arguments = vec!["USAGE".to_owned(), key(&id)];
+    let bytes: u64 = store.connection.client().custom(usage, arguments).await.unwrap();
+    assert!(bytes <= 400, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_result_too_large_for_the_channel_is_told_as_missed() {
+    let store = redis_for_test().await;
+    let mut replies = store.replies(&"client".into()).await.unwrap();
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    let (large, small) = (TaskId::new(), TaskId::new());
+    run(&store, &large, &"x".repeat(64 * 1_024 + 1)).await.unwrap();
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    assert_eq!(store.read(&[large], None).await.unwrap().remove(0).unwrap().unwrap().result.unwrap().len(), 65_537);
+    run(&store, &small, "3").await.unwrap();
+    assert_eq!(next(&mut replies).await, reply(small, "3"));
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_not_missed() {
+    let server = OwnServer::start().await;
+    let store = connected(&server.url()).await;
+    run(&store, &TaskId::new(), "3").await.unwrap();
+    store.connection.client().script_flush(false).await.unwrap();
+    run(&store, &TaskId::new(), "3").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_ends_where_it_began() {
+    let mut server = OwnServer::start().await;
+    let store = connected(&server.url()).await;
+    let mut replies = store.replies(&"client".into()).await.unwrap();
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    let before = TaskId::new();
+    run(&store, &before, "1").await.unwrap();
+    assert_eq!(next(&mut replies).await, reply(before.clone(), "1"));
+
+    server.stop();
+    until("disconnected", || store.connected_for().is_none()).await;
+    let started = Instant::now();
+    let error = run(&store, &before, "1").await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(detail) if detail.contains("127.0.0.1")), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(6), "took {:?}", started.elapsed());
+
+    server.start_again().await;
+    until("connected again", || store.connected_for().is_some()).await;
+    assert!(store.connected_for().unwrap() < started.elapsed());
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    let after = TaskId::new();
+    run(&store, &after, "2").await.unwrap();
+    assert_eq!(next(&mut replies).await, reply(after, "2"));
+}
+
+#[tokio::test]
+async fn a_server_that_comes_up_later_is_found() {
+    let mut server = OwnServer::start().await;
+    server.stop();
+    let store = RedisStore::connect(&server.url(), &fresh_namespace()).unwrap();
+    let mut replies = store.replies(&"client".into()).await.unwrap();
+    assert_eq!(store.connected_for(), None);
+    server.start_again().await;
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    until("connected", || store.connected_for().is_some()).await;
+    run(&store, &TaskId::new(), "3").await.unwrap();
+}
+
+/// Accepts, and never answers.
+#[tokio::test]
+async fn a_half_open_server_is_an_error_within_10_s() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let store = RedisStore::connect(&url, &fresh_namespace()).unwrap();
+    let started = Instant::now();
+    let error = store.ping().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(store.connected_for(), None);
+}
+
+/// A server that stops to answer keeps its connections; so do those that wait for its answers.
+#[tokio::test]
+async fn a_server_that_stops_to_answer_is_noticed_within_10_s() {
+    let server = OwnServer::start().await;
+    let store = connected(&server.url()).await;
+    let mut replies = store.replies(&"client".into()).await.unwrap();
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    server.signal("STOP");
+    let stopped = Instant::now();
+    until("disconnected", || store.connected_for().is_none()).await;
+    assert!(stopped.elapsed() < Duration::from_secs(10), "took {:?}", stopped.elapsed());
+    server.signal("CONT");
+    until("connected again", || store.connected_for().is_some()).await;
+    let id = TaskId::new();
+    run(&store, &id, "3").await.unwrap();
+    // The reply channel may have slept through it.
+    let notice = next(&mut replies).await;
+    assert!(notice == Notice::Missed || notice == reply(id, "3"), "{notice:?}");
+}
+
+#[tokio::test]
+async fn ping_describes_the_server() {
+    let server = OwnServer::start().await;
+    let info = connected(&server.url()).await.ping().await.unwrap();
+    assert!(info.summary.starts_with("redis ") && info.summary.contains("127.0.0.1:"), "{info:?}");
+    assert!(info.warnings.iter().any(|warning| warning.contains("appendonly")), "{info:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_used_is_named_without_its_password() {
+    let tls: &[&str] = if cfg!(feature = "tls") { &[] } else { &["rediss://localhost:6379"] };
+    let unusable = ["", "localhost:6379", "http://localhost", "redis://", "redis://h:99999", "redis://h/notanumber"];
+    for url in unusable.iter().chain(tls) {
+        let error = RedisStore::connect(url, &fresh_namespace()).unwrap_err();
+        assert!(matches!(error, StoreError::Address { .. }), "{error:?}");
+        assert!(error.to_string().contains(url), "{error}");
+    }
+    let error = RedisStore::connect("redis://me:secret@h:99999", &fresh_namespace()).unwrap_err().to_string();
+    assert!(error.contains("redis://***@h:99999") && !error.contains("secret"), "{error}");
+}
