@@ -27,7 +27,7 @@ use crate::core::{
 pub mod ttl {
     const HOUR: u64 = 3_600_000;
 
-    /// A task that waits or runs: 7 days, counted anew by every transition.
+    /// A task that waits or runs: 7 days, counted anew when it comes to wait and when its lease is extended.
     pub const WAITING: u64 = 7 * 24 * HOUR;
     /// A finished task with its result: 24 h.
     pub const RESULT: u64 = 24 * HOUR;

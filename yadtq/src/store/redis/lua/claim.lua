@@ -17,23 +17,25 @@ local waiting_ttl, ended_ttl = ARGV[6], ARGV[7]
 local now_text, now_ms_text = format('%.0f', now), format('%.0f', now_ms)
 local lease_until = format('%.0f', now_ms + lease)
 
--- As text: Lua's own conversion keeps 14 digits.
+-- As text too: Lua's own conversion keeps 14 digits.
 local function next_token(token)
   token = tonumber(token) or 0
-  return token < now and now_text or format('%.0f', token + 1)
+  if token < now then return now_text, now end
+  return format('%.0f', token + 1), token + 1
 end
 
 local function grant(key, arg, token, status)
-  token = next_token(token)
+  local number
+  token, number = next_token(token)
   call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', ARGV[arg + 1],
     'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until, 'started-at', now_ms_text,
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
-  -- What `submit` and `release` leave has none of these.
-  if status and status ~= 'queued' then
-    call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at')
+  -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
+  if status ~= 'queued' then
+    if status then call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at') end
+    call('PEXPIRE', key, waiting_ttl)
   end
-  call('PEXPIRE', key, waiting_ttl)
-  return tonumber(token)
+  return number
 end
 
 local function finish(key)
@@ -51,7 +53,7 @@ local function running(key, arg, token, deliveries)
   end
   if not take_over then return 1, lease, 0 end
   if h[4] then
-    call('HSET', key, 'status', 'revoked', 'token', next_token(token), 'finished-at', now_ms_text)
+    call('HSET', key, 'status', 'revoked', 'token', (next_token(token)), 'finished-at', now_ms_text)
     finish(key)
     return 3, 0, 0
   end
@@ -59,7 +61,7 @@ local function running(key, arg, token, deliveries)
   if deliveries > max_deliveries then
     local err = '{"kind":"deliveries","message":"' .. deliveries
       .. ' workers died while they ran it","attempt":' .. (tonumber(h[5]) or 1) .. '}'
-    call('HSET', key, 'status', 'failure', 'token', next_token(token), 'deliveries', deliveries,
+    call('HSET', key, 'status', 'failure', 'token', (next_token(token)), 'deliveries', deliveries,
       'error', err, 'hand-on', 'dead', 'finished-at', now_ms_text)
     finish(key)
     return 5, err, deliveries

@@ -48,6 +48,7 @@ local function complete(key, arg)
 
   local result, err, hand_on = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
   status = ARGV[arg + 2]
+  -- One call where several would do, so some fields stand there twice.
   call('HSET', key, 'status', status, 'finished-at', now_ms,
     result ~= '' and 'result' or 'status', result ~= '' and result or status)
   if err ~= '' then call('HSET', key, 'error', err) end

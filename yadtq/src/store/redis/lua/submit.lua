@@ -13,7 +13,7 @@ for i = 1, #KEYS do
   local key, arg = KEYS[i], 2 * i
   local new = try('HSETNX', key, 'status', 'queued')
   if new == 1 then
-    call('HSET', key, 'seq', 1, 'attempt', 1, 'task', ARGV[arg], 'queue', ARGV[arg + 1], 'queued-at', now_ms)
+    call('HSET', key, 'seq', '1', 'attempt', '1', 'task', ARGV[arg], 'queue', ARGV[arg + 1], 'queued-at', now_ms)
     call('PEXPIRE', key, ttl)
   end
   out[i] = type(new) == 'table' and new.err or 1
