@@ -8,6 +8,9 @@
 pub mod kafka;
 pub mod memory;
 
+#[cfg(test)]
+mod conformance;
+
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -122,7 +125,8 @@ pub trait Broker: Debug + Send + Sync {
     async fn publish(&self, records: Vec<Outgoing>) -> Vec<Result<(), BrokerError>>;
 
     /// Joins the consumer group of a queue, whose topic is created if it is missing. Returns at once; an
-    /// unreachable broker is retried in the background for as long as the subscription lives.
+    /// unreachable broker is retried in the background for as long as the subscription lives. Call it on a Tokio
+    /// runtime, which must outlive the subscription.
     fn subscribe(&self, queue: &Queue) -> Result<Arc<dyn Subscription>, BrokerError>;
 
     /// Depth and lag of every queue of this namespace.

@@ -170,3 +170,67 @@ fn is_refusal(code: Code) -> bool {
             | Code::InvalidRecord
     )
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{cell::RefCell, io};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn the_status_is_told_when_it_changes_and_only_then() {
+        let (connection, questions) = Connection::new("kafka:9092".to_owned());
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+        // There, there, away for three questions, there again.
+        let script = RefCell::new(vec![true, false, false, false, true, true]);
+        let ask = |_| {
+            connection.trouble(Code::BrokerTransportFailure, "kafka:9092/1: connection refused");
+            Some((Arc::clone(&connection), script.borrow_mut().pop()?))
+        };
+        tracing::subscriber::with_default(subscriber, || watch(&questions, ask));
+
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let events: Vec<_> = text.lines().map(|line| line.split("event=").nth(1).unwrap()).collect();
+        let connected = r#""broker_connected" server="kafka:9092""#;
+        let lost = r#""broker_disconnected" server="kafka:9092" error="kafka:9092/1: connection refused""#;
+        assert_eq!(events, [connected, lost, connected]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_one() {
+        let (connection, _questions) = Connection::new("kafka:9092".to_owned());
+        let error = || connection.error(Code::OperationTimedOut, "ping", PATIENCE);
+        assert!(error().to_string().contains("kafka:9092"));
+        connection.trouble(Code::AllBrokersDown, "1/1 brokers are down");
+        connection.trouble(Code::Authentication, "kafka:9092: invalid credentials");
+        assert!(matches!(error(), BrokerError::Refused(reason) if reason.contains("invalid credentials")));
+        connection.answered(true);
+        assert!(matches!(error(), BrokerError::Timeout { .. }));
+    }
+}

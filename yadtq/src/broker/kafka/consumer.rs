@@ -2,7 +2,8 @@
 //! missing.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    fmt,
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use super::{
     Cluster,
     apart::apart,
     connection::Ears,
-    member::{Member, Polled, begin_joining},
+    member::{Member, Polled},
     purge::{self, Purge},
 };
 
@@ -32,8 +33,8 @@ pub(super) struct KafkaSubscription {
     member: RwLock<Option<Arc<Member>>>,
 }
 
-impl std::fmt::Debug for KafkaSubscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for KafkaSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaSubscription").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
@@ -61,7 +62,7 @@ impl KafkaSubscription {
 
     /// Sees to it in the background that the topic exists and is subscribed to.
     fn join(&self, member: &Arc<Member>) {
-        if begin_joining(member) {
+        if member.begin_joining() {
             tokio::spawn(join(Arc::clone(&self.cluster), Arc::downgrade(member), Arc::clone(&self.topic)));
         }
     }
@@ -96,6 +97,13 @@ impl KafkaSubscription {
 
     fn replace(&self, member: Option<Arc<Member>>) -> Option<Arc<Member>> {
         std::mem::replace(&mut *self.member.write().unwrap_or_else(PoisonError::into_inner), member)
+    }
+}
+
+#[cfg(test)]
+impl KafkaSubscription {
+    pub(super) fn native_ptr(&self) -> *mut rdkafka::bindings::rd_kafka_t {
+        self.member().map_or(std::ptr::null_mut(), |member| member.native_ptr())
     }
 }
 
@@ -150,7 +158,7 @@ impl Subscription for KafkaSubscription {
 }
 
 /// Creates the topic if it is missing, and subscribes to it.
-async fn join(cluster: Arc<Cluster>, member: std::sync::Weak<Member>, topic: Arc<str>) {
+async fn join(cluster: Arc<Cluster>, member: Weak<Member>, topic: Arc<str>) {
     let mut backoff = FIRST_BACKOFF;
     while let Err(error) = cluster.ensure_topic(&topic, cluster.config.send_timeout).await {
         if member.strong_count() == 0 {
@@ -161,12 +169,7 @@ async fn join(cluster: Arc<Cluster>, member: std::sync::Weak<Member>, topic: Arc
         backoff = (backoff * 2).min(LAST_BACKOFF);
     }
     let Some(member) = member.upgrade() else { return };
-    let subscribed = apart(move || {
-        let subscribed = member.subscribe();
-        member.joining.store(false, Ordering::Release);
-        subscribed
-    });
-    if let Some(Err(error)) = subscribed.await {
+    if let Some(Err(error)) = apart(move || member.subscribe()).await {
         error!(event = "subscribe_failed", topic = &*topic, %error, "kafka does not take the subscription");
     }
 }

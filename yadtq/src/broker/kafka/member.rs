@@ -50,7 +50,7 @@ pub(super) struct Member {
     topic: Arc<str>,
     consumer: DropApart<StreamConsumer<Context>>,
     /// Somebody sees to it that the topic exists and is subscribed to.
-    pub(super) joining: AtomicBool,
+    joining: AtomicBool,
 }
 
 impl Member {
@@ -61,9 +61,16 @@ impl Member {
         Ok(Self { topic, consumer, joining: AtomicBool::new(false) })
     }
 
-    /// Joins the group. Blocks for a moment.
+    /// Takes the right to see to the topic, until `subscribe`. `false` if somebody has it.
+    pub(super) fn begin_joining(&self) -> bool {
+        !self.joining.swap(true, Ordering::AcqRel)
+    }
+
+    /// Joins the group of a topic that exists. Blocks for a moment.
     pub(super) fn subscribe(&self) -> KafkaResult<()> {
-        self.consumer.subscribe(&[&self.topic])
+        let subscribed = self.consumer.subscribe(&[&self.topic]);
+        self.joining.store(false, Ordering::Release);
+        subscribed
     }
 
     /// Waits for something, and takes all that is there with it. Cancel safe: it never waits with something in hand.
@@ -143,6 +150,11 @@ impl Member {
     /// Commits what is stored, leaves the group, and waits for both.
     pub(super) async fn close(self) {
         self.consumer.close().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn native_ptr(&self) -> *mut rdkafka::bindings::rd_kafka_t {
+        self.consumer.client().native_ptr()
     }
 
     fn list(&self, partition: i32, offset: Offset) -> KafkaResult<TopicPartitionList> {
@@ -262,9 +274,4 @@ impl ConsumerContext for Context {
 
 fn partitions(list: &TopicPartitionList) -> Vec<i32> {
     list.elements().iter().map(|element| element.partition()).collect()
-}
-
-/// Takes the right to see to the topic; `false` if somebody has it.
-pub(super) fn begin_joining(member: &Member) -> bool {
-    !member.joining.swap(true, Ordering::AcqRel)
 }

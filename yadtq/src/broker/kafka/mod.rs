@@ -18,6 +18,9 @@ mod producer;
 mod purge;
 mod topics;
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fmt,

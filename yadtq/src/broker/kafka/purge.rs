@@ -58,10 +58,11 @@ impl Purge {
         };
         match failed {
             None => self.refused.store(false, Ordering::Relaxed),
-            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::PolicyViolation) => {
-                let topic = &*self.topic;
+            Some(
+                code @ (Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::PolicyViolation),
+            ) => {
                 if !self.refused.swap(true, Ordering::Relaxed) {
-                    let error = failed.map(|code| code.to_string());
+                    let (topic, error) = (&*self.topic, code.to_string());
                     error!(
                         event = "purge_refused",
                         topic, error, "kafka does not let finished tasks be deleted; the topic grows"

@@ -3,7 +3,10 @@
 //! Retention is endless: a record goes when its task is finished, not when it is old. An existing topic is never
 //! altered; what is wrong with it is for `ping` to say.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
     admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
@@ -44,17 +47,17 @@ impl Cluster {
                 .await
                 .map_err(|code| self.connection.error(code, &format!("creating topic {topic}"), within))?;
         }
-        self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(Arc::clone(topic));
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(topic));
         Ok(())
     }
 
     /// Looks again before the next use: the topic may have been deleted.
     pub(super) fn forget_topic(&self, topic: &str) {
-        self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(topic);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
     fn knows(&self, topic: &str) -> bool {
-        self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner).contains(topic)
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(topic)
     }
 
     /// All topics of the cluster. Asking for a single one could create it.

@@ -1,0 +1,416 @@
+//! What every broker must do, run on each of them. Kafka is run with both of its group protocols.
+//!
+//! A [`Reader`] holds every broker to the order of events, whatever else a test is about.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{task::yield_now, time::timeout};
+
+use super::{Broker, BrokerError, Event, Incoming, Outgoing, QueueDepth, Subscription, memory::MemoryBroker};
+use crate::core::names::{Namespace, Queue};
+
+/// A broker with nothing in it.
+pub(super) struct Rig {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) namespace: Namespace,
+}
+
+macro_rules! conformance_tests {
+    ($backend:ident, $rig:expr) => {
+        mod $backend {
+            use super::*;
+            conformance_tests!(@each $rig;
+                records_come_back_byte_for_byte,
+                records_of_a_key_keep_their_order,
+                answers_come_in_the_order_of_the_records,
+                a_dead_letter_may_be_larger_than_a_task,
+                what_is_committed_stays_done,
+                what_is_not_committed_comes_again,
+                what_is_committed_is_deleted,
+                members_share_the_partitions,
+                only_the_owner_commits,
+                a_pause_loses_and_doubles_nothing,
+                a_pause_ends_with_the_assignment,
+                a_burst_comes_whole_and_in_pieces,
+                a_cancelled_next_loses_nothing,
+                queues_tell_what_waits,
+            );
+        }
+    };
+    (@each $rig:expr; $($test:ident,)+) => {
+        $(#[tokio::test]
+        async fn $test() {
+            timeout(Duration::from_secs(60), super::$test($rig)).await.expect("the broker did not do it in time");
+        })+
+    };
+}
+
+conformance_tests!(memory, {
+    let namespace = Namespace::default();
+    Rig { broker: Arc::new(MemoryBroker::with_namespace(namespace.clone())), namespace }
+});
+conformance_tests!(kafka, crate::broker::kafka::tests::rig(""));
+conformance_tests!(kafka_new_group_protocol, crate::broker::kafka::tests::rig("group.protocol=consumer"));
+
+async fn records_come_back_byte_for_byte(rig: Rig) {
+    let mut sent = vec![rig.record("plain", "{}"), rig.record("empty", ""), rig.record("", "no key to speak of")];
+    sent[0].value = Bytes::from_static(&[0, 159, 146, 150, 255]);
+    sent[1].headers = vec![
+        ("twice".to_owned(), Bytes::from_static(b"one")),
+        ("twice".to_owned(), Bytes::from_static(&[0, 255])),
+        ("empty".to_owned(), Bytes::new()),
+    ];
+    rig.publish_all(sent.clone()).await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 3).await;
+    for expected in sent {
+        let got = reader.records.iter().find(|record| record.key.as_ref() == Some(&expected.key));
+        let got = got.unwrap_or_else(|| panic!("{:?} did not come", expected.key));
+        assert_eq!((&got.value, &got.headers), (&expected.value, &expected.headers));
+    }
+}
+
+async fn records_of_a_key_keep_their_order(rig: Rig) {
+    for batch in 0..4 {
+        let records = (0..50).map(|n| rig.record("same", &format!("{}", batch * 50 + n))).collect();
+        rig.publish_all(records).await;
+    }
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 200).await;
+    let partition = reader.records[0].partition;
+    for (index, record) in reader.records.iter().enumerate() {
+        assert_eq!((record.partition, record.value.to_vec()), (partition, index.to_string().into_bytes()));
+    }
+}
+
+async fn answers_come_in_the_order_of_the_records(rig: Rig) {
+    let huge = "x".repeat(2_000_000);
+    let records = vec![rig.record("k", "first"), rig.record("k", &huge), rig.record("k", "last")];
+    let answers = rig.broker.publish(records).await;
+    match &answers[..] {
+        [Ok(()), Err(BrokerError::TooLarge { topic, len }), Ok(())] => {
+            assert_eq!((&**topic, *len), (&*rig.topic(), 2_000_001));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(rig.broker.publish(Vec::new()).await.is_empty());
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 2).await;
+    assert_eq!(reader.values(), ["first", "last"]);
+}
+
+async fn a_dead_letter_may_be_larger_than_a_task(rig: Rig) {
+    let letter =
+        |len: usize| Outgoing { topic: rig.namespace.dead_topic().into(), ..rig.record("k", &"x".repeat(len)) };
+    rig.publish_all(vec![rig.record("k", &"x".repeat(1_048_000))]).await;
+    let too_large = rig.broker.publish(vec![rig.record("k", &"x".repeat(1_049_000))]).await;
+    assert!(matches!(too_large[..], [Err(BrokerError::TooLarge { .. })]), "{too_large:?}");
+    rig.publish_all(vec![letter(1_048_588 + 65_000)]).await;
+    let too_large = rig.broker.publish(vec![letter(1_048_588 + 66_000)]).await;
+    assert!(matches!(too_large[..], [Err(BrokerError::TooLarge { .. })]), "{too_large:?}");
+}
+
+async fn what_is_committed_stays_done(rig: Rig) {
+    rig.publish_numbers(0..20).await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 20).await;
+    let eighth = &reader.records[7];
+    reader.subscription.store(eighth.partition, eighth.offset + 1);
+    reader.subscription.close().await;
+
+    let mut next = rig.reader();
+    next.until(|reader| reader.records.len() >= 12).await;
+    rig.publish_numbers(20..21).await;
+    next.until(|reader| reader.values().last().is_some_and(|last| last == "20")).await;
+    let expected: Vec<_> = (8..21).map(|n| n.to_string()).collect();
+    assert_eq!(next.values(), expected);
+}
+
+async fn what_is_not_committed_comes_again(rig: Rig) {
+    rig.publish_numbers(0..20).await;
+    for _ in 0..2 {
+        let mut reader = rig.reader();
+        reader.until(|reader| reader.records.len() == 20).await;
+        reader.subscription.close().await;
+    }
+    // Gone without a word: the same.
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 20).await;
+    drop(reader);
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 20).await;
+}
+
+async fn what_is_committed_is_deleted(rig: Rig) {
+    rig.publish_numbers(0..20).await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 20).await;
+    reader.store_all();
+    reader.subscription.close().await;
+    let depth = rig.depth().await;
+    assert_eq!((depth.records, depth.lag), (0, 0));
+}
+
+async fn members_share_the_partitions(rig: Rig) {
+    let records = (0..100).map(|n| rig.record(&format!("key {n}"), "before")).collect();
+    rig.publish_all(records).await;
+    let mut first = rig.reader();
+    first.until(|first| first.records.len() == 100).await;
+    first.store_all();
+    let all = first.assigned.clone();
+
+    let mut second = rig.reader();
+    until_both(&mut first, &mut second, |first, second| {
+        first.assigned.len() + second.assigned.len() == all.len()
+            && first.assigned.len().abs_diff(second.assigned.len()) <= 1
+    })
+    .await;
+    let records = (0..100).map(|n| rig.record(&format!("key {n}"), "between")).collect();
+    rig.publish_all(records).await;
+    // The first kept what it had: it gets nothing again. The second starts where the first has committed.
+    until_both(&mut first, &mut second, |first, second| first.records.len() + second.records.len() >= 200).await;
+    assert!(!second.records.is_empty());
+    assert!(second.values().iter().all(|value| value == "between"), "a committed record came again");
+
+    second.subscription.close().await;
+    first.until(|first| first.assigned == all).await;
+}
+
+async fn only_the_owner_commits(rig: Rig) {
+    let records = (0..100).map(|n| rig.record(&format!("key {n}"), "x")).collect();
+    rig.publish_all(records).await;
+    let mut first = rig.reader();
+    first.until(|first| first.records.len() == 100).await;
+    let mut second = rig.reader();
+    until_both(&mut first, &mut second, |_, second| !second.assigned.is_empty()).await;
+    for &partition in &second.assigned {
+        first.subscription.store(partition, 1_000);
+    }
+    first.subscription.close().await;
+    second.subscription.close().await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 100).await;
+}
+
+async fn a_pause_loses_and_doubles_nothing(rig: Rig) {
+    let mut reader = rig.reader();
+    let mut sent = 0;
+    for round in 1..=3 {
+        rig.publish_numbers(sent..sent + 50).await;
+        sent += 50;
+        reader.until(|reader| reader.of_key("same").len() == 50 * (2 * round - 1)).await;
+        let paused = reader.of_key("same")[0].partition;
+        reader.subscription.pause(paused);
+        rig.publish_numbers(sent..sent + 50).await;
+        sent += 50;
+        // Another partition goes on, which shows that the paused one had its chance.
+        let others = (0..50).map(|n| rig.record(&format!("other {n}"), "x")).collect();
+        rig.publish_all(others).await;
+        let elsewhere = |reader: &Reader| reader.records.iter().filter(|record| record.partition != paused).count();
+        let before = elsewhere(&reader);
+        reader.until(|reader| elsewhere(reader) > before).await;
+        assert_eq!(reader.of_key("same").len(), 50 * (2 * round - 1), "a paused partition was read");
+        reader.subscription.resume(paused);
+        reader.until(|reader| reader.of_key("same").len() == 100 * round).await;
+    }
+    let got: Vec<_> = reader.of_key("same").iter().map(|record| text(&record.value)).collect();
+    let expected: Vec<_> = (0..300).map(|n| n.to_string()).collect();
+    assert_eq!(got, expected);
+}
+
+async fn a_pause_ends_with_the_assignment(rig: Rig) {
+    let records = || (0..100).map(|n| rig.record(&format!("key {n}"), "x")).collect();
+    let mut first = rig.reader();
+    rig.publish_all(records()).await;
+    first.until(|first| first.records.len() == 100).await;
+    first.store_all();
+    let all = first.assigned.clone();
+    all.iter().for_each(|&partition| first.subscription.pause(partition));
+
+    let mut second = rig.reader();
+    until_both(&mut first, &mut second, |_, second| !second.assigned.is_empty()).await;
+    let moved = second.assigned.clone();
+    second.subscription.close().await;
+    first.until(|first| first.assigned == all).await;
+
+    let expected = first.records.iter().filter(|record| moved.contains(&record.partition)).count();
+    first.records.clear();
+    rig.publish_all(records()).await;
+    first.until(|first| first.records.len() >= expected).await;
+    assert!(first.records.iter().all(|record| moved.contains(&record.partition)), "a paused partition was read");
+}
+
+async fn a_burst_comes_whole_and_in_pieces(rig: Rig) {
+    let records = (0..5_000).map(|n| rig.record(&format!("key {n}"), &n.to_string())).collect();
+    rig.publish_all(records).await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() >= 5_000).await;
+    let distinct: BTreeSet<_> = reader.values().into_iter().collect();
+    assert_eq!((distinct.len(), reader.records.len()), (5_000, 5_000));
+    assert!(reader.largest_batch <= 1_000, "{} at once", reader.largest_batch);
+}
+
+async fn a_cancelled_next_loses_nothing(rig: Rig) {
+    let mut reader = rig.reader();
+    let publish = async {
+        for n in 0..200 {
+            rig.publish_numbers(n..n + 1).await;
+        }
+    };
+    let read = async {
+        while reader.records.len() < 200 {
+            tokio::select! {
+                biased;
+                events = reader.subscription.next() => reader.note(events),
+                () = yield_now() => {}
+            }
+        }
+    };
+    tokio::join!(publish, read);
+    let expected: Vec<_> = (0..200).map(|n| n.to_string()).collect();
+    assert_eq!(reader.values(), expected);
+}
+
+async fn queues_tell_what_waits(rig: Rig) {
+    assert_eq!(rig.broker.queues().await.expect("queues"), []);
+    rig.publish_numbers(0..10).await;
+    let dead = Outgoing { topic: rig.namespace.dead_topic().into(), ..rig.record("k", "a dead letter") };
+    rig.publish_all(vec![dead]).await;
+    let depth = rig.depth().await;
+    assert_eq!((&*depth.queue, depth.records, depth.lag), ("q", 10, 10));
+    assert!(depth.partitions > 1);
+
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 10).await;
+    reader.subscription.store(reader.records[0].partition, reader.records[3].offset + 1);
+    reader.subscription.close().await;
+    assert_eq!(rig.depth().await.lag, 6);
+    let info = rig.broker.ping().await.expect("ping");
+    assert_eq!(info.warnings, Vec::<String>::new());
+}
+
+impl Rig {
+    fn queue() -> Queue {
+        "q".parse().expect("a queue")
+    }
+
+    pub(super) fn topic(&self) -> Arc<str> {
+        self.namespace.topic(&Self::queue()).into()
+    }
+
+    pub(super) fn record(&self, key: &str, value: &str) -> Outgoing {
+        let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
+        Outgoing { topic: self.topic(), key, value, headers: Vec::new() }
+    }
+
+    pub(super) async fn publish_all(&self, records: Vec<Outgoing>) {
+        for answer in self.broker.publish(records).await {
+            answer.expect("published");
+        }
+    }
+
+    /// Numbers as values, all of one key.
+    pub(super) async fn publish_numbers(&self, numbers: std::ops::Range<usize>) {
+        self.publish_all(numbers.map(|n| self.record("same", &n.to_string())).collect()).await;
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        Reader::new(self.broker.subscribe(&Self::queue()).expect("subscribed"))
+    }
+
+    async fn depth(&self) -> QueueDepth {
+        let mut depths = self.broker.queues().await.expect("queues");
+        assert_eq!(depths.len(), 1, "{depths:?}");
+        depths.remove(0)
+    }
+}
+
+/// A member that believes what it is told, and checks that it makes sense.
+pub(super) struct Reader {
+    pub(super) subscription: Arc<dyn Subscription>,
+    pub(super) assigned: BTreeSet<i32>,
+    pub(super) records: Vec<Incoming>,
+    largest_batch: usize,
+}
+
+impl Reader {
+    pub(super) fn new(subscription: Arc<dyn Subscription>) -> Self {
+        Self { subscription, assigned: BTreeSet::new(), records: Vec::new(), largest_batch: 0 }
+    }
+
+    pub(super) async fn step(&mut self) {
+        let events = self.subscription.next().await;
+        self.note(events);
+    }
+
+    fn note(&mut self, events: Vec<Event>) {
+        assert!(!events.is_empty(), "`next` returned nothing");
+        let mut batch = 0;
+        for event in events {
+            match event {
+                Event::Assigned(partitions) => {
+                    for partition in partitions {
+                        assert!(self.assigned.insert(partition), "partition {partition} was assigned twice");
+                    }
+                }
+                Event::Revoked(partitions) => {
+                    for partition in partitions {
+                        assert!(self.assigned.remove(&partition), "partition {partition} was not ours to revoke");
+                    }
+                }
+                Event::Records(records) => {
+                    for record in records {
+                        assert!(self.assigned.contains(&record.partition), "a record of {}", record.partition);
+                        batch += 1;
+                        self.records.push(record);
+                    }
+                }
+            }
+        }
+        self.largest_batch = self.largest_batch.max(batch);
+    }
+
+    pub(super) async fn until(&mut self, reached: impl Fn(&Self) -> bool) {
+        while !reached(self) {
+            self.step().await;
+        }
+    }
+
+    pub(super) fn values(&self) -> Vec<String> {
+        self.records.iter().map(|record| text(&record.value)).collect()
+    }
+
+    fn of_key(&self, key: &str) -> Vec<&Incoming> {
+        self.records.iter().filter(|record| record.key.as_deref() == Some(key.as_bytes())).collect()
+    }
+
+    /// Stores every record that came as done.
+    fn store_all(&self) {
+        let mut next = BTreeMap::new();
+        for record in &self.records {
+            next.insert(record.partition, record.offset + 1);
+        }
+        next.into_iter().for_each(|(partition, next)| self.subscription.store(partition, next));
+    }
+}
+
+/// Polls two members until something is reached. No partition is ever with both.
+async fn until_both(a: &mut Reader, b: &mut Reader, reached: impl Fn(&Reader, &Reader) -> bool) {
+    while !reached(a, b) {
+        tokio::select! {
+            () = a.step() => {}
+            () = b.step() => {}
+        }
+        let both: Vec<_> = a.assigned.intersection(&b.assigned).collect();
+        assert!(both.is_empty(), "{both:?} were assigned before they were revoked");
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}

@@ -1,0 +1,173 @@
+//! What only Kafka can do wrong. The rest is in the conformance suite.
+
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::CString;
+
+use rdkafka::{
+    admin::{AdminOptions, NewTopic, TopicReplication},
+    bindings,
+    bindings::rd_kafka_resp_err_t as RDKafkaRespErr,
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    broker::conformance::{Reader, Rig},
+    core::names::Namespace,
+};
+
+/// A real Kafka, and a namespace of its own in it.
+pub(in crate::broker) fn rig(extra: &str) -> Rig {
+    let config = config(extra);
+    let namespace = config.namespace.clone();
+    Rig { broker: KafkaBroker::connect(config).unwrap(), namespace }
+}
+
+fn config(extra: &str) -> KafkaConfig {
+    let namespace: Namespace = format!("t{}", uuid::Uuid::now_v7().simple()).parse().unwrap();
+    let extra = KafkaConfig::parse_extra(extra).unwrap();
+    // Fewer partitions than by default, to go easy on a small server.
+    KafkaConfig { extra, partitions: 4, ..KafkaConfig::new(server(), namespace) }
+}
+
+fn server() -> String {
+    std::env::var("YADTQ_KAFKA")
+        .expect("YADTQ_KAFKA is not set: run `cargo xtask test`, which starts Kafka and Redis and sets it")
+}
+
+/// A rig, and the broker in it with all its parts.
+fn open_rig(config: KafkaConfig) -> (Rig, Arc<KafkaBroker>) {
+    let namespace = config.namespace.clone();
+    let kafka = KafkaBroker::connect(config).unwrap();
+    let broker: Arc<dyn Broker> = Arc::<KafkaBroker>::clone(&kafka);
+    (Rig { broker, namespace }, kafka)
+}
+
+#[tokio::test]
+async fn ping_tells_what_it_reached_and_which_settings_lose_tasks() {
+    let (rig, kafka) = open_rig(config(""));
+    rig.publish_numbers(0..1).await;
+    let foreign = format!("{}.foreign", rig.namespace);
+    let topic = NewTopic::new(&foreign, 1, TopicReplication::Fixed(1))
+        .set("retention.ms", "3600000")
+        .set("cleanup.policy", "compact,delete");
+    kafka.cluster.admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+
+    let info = rig.broker.ping().await.unwrap();
+    assert!(info.summary.contains(&server()) && info.summary.contains("librdkafka 2."), "{}", info.summary);
+    let [retention, policy] = &info.warnings[..] else { panic!("{:?}", info.warnings) };
+    let remedy = format!("--bootstrap-server {} --alter --entity-type topics --entity-name {foreign}", server());
+    assert!(retention.contains("retention.ms=3600000") && retention.contains(&remedy), "{retention}");
+    assert!(policy.contains("--add-config cleanup.policy=delete"), "{policy}");
+}
+
+#[tokio::test]
+async fn an_unreachable_kafka_is_told_in_time_and_by_its_address() {
+    // A port that refuses, and one that accepts and never answers.
+    let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for bootstrap in [refusing, silent.local_addr().unwrap().to_string()] {
+        let config = KafkaConfig { bootstrap: bootstrap.clone(), send_timeout: Duration::from_secs(1), ..config("") };
+        let (rig, _) = open_rig(config);
+        let publish = async { rig.broker.publish(vec![rig.record("k", "v")]).await.remove(0) };
+        let published = timeout(Duration::from_secs(3), publish).await.expect("publish gave up in time");
+        let pinged = timeout(Duration::from_secs(6), rig.broker.ping()).await.expect("ping gave up in time");
+        for error in [published.unwrap_err(), pinged.unwrap_err()] {
+            assert!(matches!(error, BrokerError::Timeout { .. }), "{error:?}");
+            assert!(error.to_string().contains(&bootstrap), "{error}");
+        }
+        // A subscription is no error, and no obstacle to closing.
+        let subscription = rig.broker.subscribe(&Queue::default()).unwrap();
+        timeout(Duration::from_secs(10), subscription.close()).await.expect("closed in time");
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_made_while_kafka_is_away_works_once_it_is_there() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (away, _) = open_rig(KafkaConfig { bootstrap: address.to_string(), ..config("") });
+    let mut reader = away.reader();
+    let unreachable = timeout(Duration::from_millis(500), reader.step()).await;
+    assert!(unreachable.is_err(), "an event without Kafka");
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    let forward = async {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut kafka = TcpStream::connect(server()).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut kafka).await });
+        }
+    };
+    let work = async {
+        away.publish_numbers(0..5).await;
+        reader.until(|reader| reader.records.len() == 5).await;
+    };
+    tokio::select! {
+        () = forward => {}
+        done = timeout(Duration::from_secs(30), work) => done.expect("read once Kafka was there"),
+    }
+}
+
+#[tokio::test]
+async fn a_producer_beyond_repair_is_replaced() {
+    let (rig, kafka) = open_rig(config(""));
+    rig.publish_numbers(0..1).await;
+    kafka.cluster.producer.with_client(|client| break_client(client.native_ptr()));
+    rig.publish_numbers(1..3).await;
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 3).await;
+    assert_eq!(reader.values(), ["0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_consumer_beyond_repair_is_replaced_and_its_partitions_told_as_revoked() {
+    let (rig, kafka) = open_rig(config(""));
+    rig.publish_numbers(0..1).await;
+    let subscription = KafkaSubscription::start(Arc::clone(&kafka.cluster), rig.topic()).unwrap();
+    let subscription = Arc::new(subscription);
+    let mut reader = Reader::new(Arc::<KafkaSubscription>::clone(&subscription));
+    reader.until(|reader| reader.records.len() == 1).await;
+
+    break_client(subscription.native_ptr());
+    reader.until(|reader| reader.assigned.is_empty()).await;
+    rig.publish_numbers(1..2).await;
+    // Nothing was committed, so the first record comes again.
+    reader.until(|reader| reader.records.len() == 3).await;
+    assert_eq!(reader.values(), ["0", "0", "1"]);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_is_created_again() {
+    let (rig, kafka) = open_rig(KafkaConfig { send_timeout: Duration::from_secs(2), ..config("") });
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.assigned.len() == 4).await;
+    kafka.cluster.admin.delete_topics(&[&rig.topic()], &AdminOptions::new()).await.unwrap();
+
+    // The first one may find that out; it says so, and the next one creates the topic.
+    while rig.broker.publish(vec![rig.record("k", "again")]).await[0].is_err() {}
+    let read = reader.until(|reader| reader.values() == ["again"]);
+    timeout(Duration::from_secs(60), read).await.expect("the new topic was read");
+}
+
+#[tokio::test]
+async fn a_setting_that_librdkafka_does_not_know_is_refused_by_name() {
+    let error = KafkaBroker::connect(config("no.such.setting=1")).unwrap_err();
+    assert!(error.to_string().contains("no.such.setting"), "{error}");
+    let (rig, _) = open_rig(config("group.protocol=consumer,session.timeout.ms=9000"));
+    let error = rig.broker.subscribe(&Queue::default()).unwrap_err();
+    assert!(error.to_string().contains("session.timeout.ms"), "{error}");
+}
+
+/// Puts a client into the fatal state.
+#[allow(unsafe_code, reason = "librdkafka has this function for tests, rdkafka does not wrap it")]
+fn break_client(client: *mut bindings::rd_kafka_t) {
+    let reason = CString::new("broken by a test").unwrap();
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client lives for as long as the borrow it came from, and the reason is copied.
+    unsafe { bindings::rd_kafka_test_fatal_error(client, code, reason.as_ptr()) };
+}
