@@ -1,6 +1,10 @@
 //! Where the servers are and what a client may do: from a builder, from the environment, else defaults.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     broker::{
@@ -31,8 +35,8 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { broker: Arc::new(MemoryBroker::new()), store: MemoryStore::new(clock) }
+    pub(crate) fn new(namespace: &Namespace, clock: Arc<dyn Clock>) -> Self {
+        Self { broker: Arc::new(MemoryBroker::new(namespace.clone())), store: MemoryStore::new(clock) }
     }
 }
 
@@ -42,6 +46,9 @@ pub(crate) enum Target {
     Servers { kafka: KafkaConfig, redis: String },
     Embedded(Embedded),
 }
+
+/// Connections to both servers.
+pub(crate) type Servers = (Arc<dyn Broker>, Arc<dyn Store>);
 
 /// What clients and workers are made from.
 #[derive(Clone, Debug)]
@@ -55,7 +62,7 @@ pub(crate) struct Config {
 impl Config {
     /// Opens connections that belong to the current runtime. Servers that cannot be reached are retried in the
     /// background.
-    pub(crate) fn open(&self) -> Result<(Arc<dyn Broker>, Arc<dyn Store>), Error> {
+    pub(crate) fn open(&self) -> Result<Servers, Error> {
         match &self.target {
             Target::Embedded(Embedded { broker, store }) => Ok((Arc::clone(broker) as _, Arc::clone(store) as _)),
             Target::Servers { kafka, redis } => {
@@ -192,7 +199,7 @@ impl ClientBuilder {
         let clock = SystemClock::shared();
         let bootstrap = self.kafka.or_else(|| var(KAFKA)).unwrap_or_else(|| "localhost:9092".to_owned());
         let target = if bootstrap == "embedded" {
-            Target::Embedded(process_wide())
+            Target::Embedded(process_wide(&namespace))
         } else {
             let extra = KafkaConfig::parse_extra(&var(KAFKA_CONF).unwrap_or_default());
             let mut extra = extra.map_err(|e| Error::config(KAFKA_CONF, e))?;
@@ -212,10 +219,12 @@ impl ClientBuilder {
     }
 }
 
-/// The instance behind `YADTQ_KAFKA=embedded`, one for the process.
-fn process_wide() -> Embedded {
-    static SHARED: std::sync::OnceLock<Embedded> = std::sync::OnceLock::new();
-    SHARED.get_or_init(|| Embedded::new(SystemClock::shared())).clone()
+/// The instance behind `YADTQ_KAFKA=embedded`: one for the process and namespace.
+fn process_wide(namespace: &Namespace) -> Embedded {
+    static SHARED: Mutex<BTreeMap<String, Embedded>> = Mutex::new(BTreeMap::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let instance = shared.entry(namespace.to_string());
+    instance.or_insert_with(|| Embedded::new(namespace, SystemClock::shared())).clone()
 }
 
 fn var(name: &str) -> Option<String> {

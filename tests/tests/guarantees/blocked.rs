@@ -6,12 +6,12 @@ use redis::AsyncCommands as _;
 use yadtq::Status;
 use yadtq_tests::{tasks, until};
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_runtime_keeps_its_leases() {
     let bench = Bench::new("blocked").await;
-    let worker = bench.worker_with(&bench.env.clone().with("TEST_THREADS", "2"));
+    let worker = worker_with(&bench.env.clone().with("TEST_THREADS", "2"));
     worker.event("partitions_assigned", |_| true).await;
     let mut redis = bench.redis().await;
     let first = tasks::hog.call(20_000).send(&bench.client).await.expect("acknowledged");

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use yadtq::Status;
 use yadtq_tests::{tasks, until};
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_worker_finishes_what_it_runs() {
@@ -24,7 +24,7 @@ async fn a_stopping_worker_finishes_what_it_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_finish_in_time_is_handed_back_at_once() {
     let bench = Bench::new("handback").await;
-    let mut first = bench.worker_with(&bench.env.clone().with("TEST_DRAIN_MS", "200"));
+    let mut first = worker_with(&bench.env.clone().with("TEST_DRAIN_MS", "200"));
     first.event("partitions_assigned", |_| true).await;
     let handle = tasks::nap.call(4_000).send(&bench.client).await.expect("acknowledged");
     first.event("task_started", |_| true).await;

@@ -19,7 +19,7 @@ use yadtq_tests::{
     tasks, until,
 };
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -28,7 +28,7 @@ async fn a_worker_waits_for_servers_that_are_not_there_yet() {
     let bench = Bench::new("early").await;
     let (kafka, redis) = (free_port(), free_port());
     let env = Env::new(&format!("127.0.0.1:{kafka}"), &format!("redis://127.0.0.1:{redis}"), &bench.namespace);
-    let worker = bench.worker_with(&env);
+    let worker = worker_with(&env);
     worker.event("broker_unreachable", |_| true).await;
     worker.event("backend_unreachable", |_| true).await;
     let _kafka = forward(kafka, servers::kafka(), |_| {}).await;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use yadtq_tests::{servers::Redis, tasks};
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_emptied_in_the_middle_loses_no_task() {
@@ -12,7 +12,7 @@ async fn redis_emptied_in_the_middle_loses_no_task() {
     let bench = Bench::on("flush", &server.url()).await;
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("runs").display().to_string();
-    let mut worker = bench.worker_with(&bench.env.clone().with("TEST_RECORD", &path).with("RUST_LOG", "yadtq=warn"));
+    let mut worker = worker_with(&bench.env.clone().with("TEST_RECORD", &path).with("RUST_LOG", "yadtq=warn"));
     let calls = (0..10_000).map(|i| tasks::add.call(i, 1));
     let handles = bench.client.send_many(calls).await;
     let handles: Vec<_> = handles.into_iter().map(|handle| handle.expect("acknowledged")).collect();

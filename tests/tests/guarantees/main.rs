@@ -42,11 +42,7 @@ impl Bench {
 
     /// Starts a worker process.
     fn worker(&self) -> Process {
-        self.worker_with(&self.env)
-    }
-
-    fn worker_with(&self, env: &Env) -> Process {
-        Process::start(Path::new(env!("CARGO_BIN_EXE_test-worker")), &[], env)
+        worker_with(&self.env)
     }
 
     /// Starts a worker process, and waits until it has all partitions of the default queue.
@@ -66,4 +62,9 @@ impl Bench {
     fn key(&self, id: &yadtq::TaskId) -> String {
         format!("{}:task:{{{id}}}", self.namespace)
     }
+}
+
+/// Starts a worker process in this environment.
+fn worker_with(env: &Env) -> Process {
+    Process::start(Path::new(env!("CARGO_BIN_EXE_test-worker")), &[], env)
 }

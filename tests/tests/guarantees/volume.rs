@@ -6,7 +6,7 @@ use redis::AsyncCommands as _;
 use yadtq::TaskId;
 use yadtq_tests::{process::Process, tasks};
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 const EACH: usize = 50_000;
 
@@ -18,7 +18,7 @@ async fn a_hundred_thousand_tasks_run_once_each() {
     let mut workers: Vec<Process> = (0..3)
         .map(|worker| {
             let path = record(worker).display().to_string();
-            bench.worker_with(&bench.env.clone().with("TEST_RECORD", &path).with("RUST_LOG", "yadtq=warn"))
+            worker_with(&bench.env.clone().with("TEST_RECORD", &path).with("RUST_LOG", "yadtq=warn"))
         })
         .collect();
     let program = Path::new(env!("CARGO_BIN_EXE_test-client"));
@@ -59,7 +59,7 @@ async fn a_hundred_thousand_tasks_run_once_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_handles_awaited_at_once_survive_lost_publishes() {
     let bench = Bench::new("handles").await;
-    let worker = bench.worker_with(&bench.env.clone().with("RUST_LOG", "yadtq=warn"));
+    let worker = worker_with(&bench.env.clone().with("RUST_LOG", "yadtq=warn"));
     let handles = bench.client.send_many((0..100_000).map(|i| tasks::echo.call(i.into()))).await;
     let handles: Vec<_> = handles.into_iter().map(|handle| handle.expect("acknowledged")).collect();
     handles[10_000].clone().await.expect("the work has begun");

@@ -52,7 +52,7 @@ macro_rules! conformance_tests {
 
 conformance_tests!(memory, {
     let namespace = Namespace::default();
-    Rig { broker: Arc::new(MemoryBroker::with_namespace(namespace.clone())), namespace }
+    Rig { broker: Arc::new(MemoryBroker::new(namespace.clone())), namespace }
 });
 conformance_tests!(kafka, crate::broker::kafka::tests::rig(""));
 conformance_tests!(kafka_new_group_protocol, crate::broker::kafka::tests::rig("group.protocol=consumer"));

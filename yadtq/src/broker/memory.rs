@@ -29,7 +29,7 @@ const RECORD_OVERHEAD: usize = 80;
 const MAX_POLL: usize = 1_000;
 
 /// A broker that lives and dies with the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
 }
@@ -41,15 +41,9 @@ struct Shared {
 }
 
 impl MemoryBroker {
-    /// An empty broker for the default namespace.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// An empty broker for a namespace.
     #[must_use]
-    pub fn with_namespace(namespace: Namespace) -> Self {
+    pub fn new(namespace: Namespace) -> Self {
         Self { shared: Arc::new(Shared { namespace, topics: Mutex::default() }) }
     }
 }

@@ -107,10 +107,10 @@ impl Client {
     /// ```
     #[must_use]
     pub fn embedded() -> Self {
-        let clock = SystemClock::shared();
+        let (clock, namespace) = (SystemClock::shared(), Namespace::default());
         Self::open(Config {
-            target: Target::Embedded(Embedded::new(Arc::clone(&clock))),
-            namespace: Namespace::default(),
+            target: Target::Embedded(Embedded::new(&namespace, Arc::clone(&clock))),
+            namespace,
             max_record_bytes: 900 * 1_024,
             clock,
         })

@@ -18,7 +18,7 @@ async fn stall() {
 fn client(clock: &Arc<ManualClock>) -> Client {
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
     let config = Config {
-        target: Target::Embedded(Embedded::new(Arc::clone(&clock))),
+        target: Target::Embedded(Embedded::new(&Namespace::default(), Arc::clone(&clock))),
         namespace: Namespace::default(),
         max_record_bytes: 1_000,
         clock,

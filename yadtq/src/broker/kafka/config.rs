@@ -48,16 +48,17 @@ const REFUSED: [(&str, &str); 19] = [
 ];
 
 impl KafkaConfig {
-    /// The defaults.
-    #[must_use]
-    pub fn new(bootstrap: impl Into<String>, namespace: Namespace) -> Self {
+    /// As a client makes it, unless told otherwise.
+    #[cfg(test)]
+    pub(super) fn new(bootstrap: impl Into<String>, namespace: Namespace) -> Self {
+        let send_timeout = Duration::from_secs(10);
         Self {
             bootstrap: bootstrap.into(),
             namespace,
             extra: Vec::new(),
             partitions: 12,
             replication: None,
-            send_timeout: Duration::from_secs(10),
+            send_timeout,
         }
     }
 
