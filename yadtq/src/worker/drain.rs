@@ -62,7 +62,8 @@ impl Control {
     pub(super) async fn forget(&mut self) {
         warn!(event = "worker_stood_still", worker = %self.id, running = self.runs.len(),
             "this machine stood still for too long; everything is dropped, and a new worker goes on");
-        self.end_polling().await;
+        // No call may go out any more: an extension would take a lease back that nobody holds.
+        self.calls.clear();
         self.runs.values().for_each(Run::stop);
         if timeout(GOODBYE, self.close()).await.is_err() {
             warn!(event = "goodbye_failed", worker = %self.id, "no answer; the others will notice");
