@@ -1,0 +1,100 @@
+//! What can be typed: options of every command, and the list of commands.
+
+use clap::{ArgAction, Args, Parser, Subcommand, builder::styling};
+
+use crate::{command, exit, exit::Exit, failure::Failure, output::Output};
+
+const STYLES: styling::Styles = styling::Styles::styled()
+    .header(styling::AnsiColor::Green.on_default().bold())
+    .usage(styling::AnsiColor::Green.on_default().bold())
+    .literal(styling::AnsiColor::Cyan.on_default().bold())
+    .placeholder(styling::AnsiColor::Cyan.on_default());
+
+/// Sends tasks to YADTQ, finds them again, and looks after workers, queues and servers.
+#[derive(Debug, Parser)]
+#[command(name = "yadtq", bin_name = "yadtq", version, styles = STYLES, propagate_version = true, max_term_width = 110)]
+#[command(after_help = exit::HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Kafka's bootstrap servers [default: localhost:9092]. Settings such as TLS and SASL: YADTQ_KAFKA_CONF=key=value,..
+    #[arg(long, global = true, value_name = "HOST:PORT,..", env = "YADTQ_KAFKA", hide_env_values = true)]
+    pub(crate) kafka: Option<String>,
+
+    /// The URL of Redis [default: redis://localhost:6379]
+    #[arg(long, global = true, value_name = "URL", env = "YADTQ_REDIS", hide_env_values = true)]
+    pub(crate) redis: Option<String>,
+
+    /// The prefix of every topic and key [default: yadtq]
+    #[arg(long, global = true, value_name = "NAME", env = "YADTQ_NAMESPACE", hide_env_values = true)]
+    pub(crate) namespace: Option<String>,
+
+    /// Print JSON on stdout: one object, or an array of them, on one line. Errors stay text, on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Log on stderr: -v what happens, -vv how, -vvv all
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    pub(crate) fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Submit(command::submit::Submit),
+    Status(command::status::Status),
+    Result(command::result::GetResult),
+    Workers(command::workers::Workers),
+    Queues(command::queues::Queues),
+    Ping(command::ping::Ping),
+    Completions(command::completions::Completions),
+}
+
+impl Command {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        match self {
+            Self::Submit(command) => command.run(global).await,
+            Self::Status(command) => command.run(global).await,
+            Self::Result(command) => command.run(global).await,
+            Self::Workers(command) => command.run(global).await,
+            Self::Queues(command) => command.run(global).await,
+            Self::Ping(command) => command.run(global).await,
+            Self::Completions(command) => command.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definitions_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{} has none", command.get_name());
+            assert!(help.contains(&format!("yadtq {}", command.get_name())), "{}: {help}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `yadtq queues`: what waits.
+
+use clap::Args;
+use comfy_table::Cell;
+use serde::Serialize;
+use yadtq::QueueDepth;
+
+use crate::{
+    cli::Global,
+    exit::Exit,
+    failure::Failure,
+    output::{self, Answer},
+    table::{self, Column},
+    text,
+};
+
+const COLUMNS: [Column; 4] =
+    [Column::text("QUEUE"), Column::number("PARTITIONS"), Column::number("DEPTH"), Column::number("LAG")];
+
+/// List the queues, with how much waits in each
+///
+/// LAG: tasks that wait or run. DEPTH: records that Kafka holds, finished ones that are not purged yet included.
+/// PARTITIONS: the most workers that can share the queue.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  yadtq queues
+  yadtq queues --json | jq '.[] | select(.lag > 1000) | .queue'")]
+pub(crate) struct Queues {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Row {
+    queue: String,
+    partitions: usize,
+    depth: u64,
+    lag: u64,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List(Vec<Row>);
+
+impl Answer for List {
+    fn human(&self) -> String {
+        match self.0.is_empty() {
+            true => String::new(),
+            false => table::list(&COLUMNS, self.0.iter().map(Row::cells)),
+        }
+    }
+}
+
+impl Queues {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let depths = global.connect().await?.admin().queues().await?;
+        let (output, none) = (global.output(), depths.is_empty());
+        output.print(&List(depths.into_iter().map(Row::from).collect()))?;
+        if none && !output.is_json() {
+            let namespace = global.namespace();
+            output::note(&format!("no queue exists in namespace {namespace}; the first task or worker makes one"));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<Cell> {
+        vec![Cell::new(text::line(&self.queue)), Cell::new(self.partitions), Cell::new(self.depth), Cell::new(self.lag)]
+    }
+}
+
+impl From<QueueDepth> for Row {
+    fn from(depth: QueueDepth) -> Self {
+        Self { queue: depth.queue, partitions: depth.partitions, depth: depth.records, lag: depth.lag }
+    }
+}

@@ -1,0 +1,132 @@
+//! `yadtq submit`: sends a task.
+
+use std::time::Duration;
+
+use clap::{Args, builder::NonEmptyStringValueParser};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use yadtq::{Call, Client, Error, Queue, StoreError, TaskId};
+
+use crate::{
+    cli::Global,
+    exit::Exit,
+    failure::{Failure, REDIS_REMEDY},
+    input::Arguments,
+    outcome,
+    output::{self, Answer},
+};
+use tokio::time::timeout;
+
+/// A healthy Redis answers much sooner, and without one the task is sent all the same.
+const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Send a task, and print its id
+///
+/// The task is safe once the id is printed: Kafka has acknowledged it, and a worker that knows its name runs it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  yadtq submit add 1 2
+  yadtq submit send_email ada@example.org 'Hello, Ada' --queue mail
+  yadtq submit add --args-json '{\"a\": 1, \"b\": 2}'
+  yadtq submit resize --args-json - < args.json
+  yadtq submit add 1 2 --wait --timeout 30s
+  yadtq submit add -- -1 2")]
+pub(crate) struct Submit {
+    /// The task's name, as the worker registers it
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    name: String,
+
+    /// Arguments by position: each is a JSON value, or else a string
+    ///
+    /// `2`, `true`, `null`, `[1, 2]` and `"2"` are JSON. What does not parse as JSON, such as `hello` or `007`, is
+    /// sent as a string. Write '"2"' to send the string 2, and -- before arguments that start with a hyphen.
+    #[arg(allow_negative_numbers = true)]
+    args: Vec<String>,
+
+    /// All arguments at once: a JSON array (by position), a JSON object (by name), or - to read it from stdin
+    #[arg(long, value_name = "JSON", conflicts_with = "args", allow_hyphen_values = true)]
+    args_json: Option<String>,
+
+    /// The queue to send it to; a queue that the task's code declares is not known here
+    #[arg(long, default_value_t)]
+    queue: Queue,
+
+    /// The task's id, 1 to 128 bytes; sending a task again under its id is safe: it ends once [default: a UUIDv7]
+    #[arg(long)]
+    id: Option<TaskId>,
+
+    /// How long one run of the task may take, such as 30s or 5m [default: as its code says]
+    #[arg(long, value_name = "DURATION")]
+    run_timeout: Option<humantime::Duration>,
+
+    /// Wait until the task has ended, and print its result as `yadtq result` does
+    #[arg(long)]
+    wait: bool,
+
+    /// How long to wait for the result, such as 30s or 5m; the task goes on after that [default: no limit]
+    #[arg(long, value_name = "DURATION", requires = "wait")]
+    timeout: Option<humantime::Duration>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sent<'a> {
+    id: &'a str,
+    task: &'a str,
+    queue: &'a str,
+}
+
+impl Answer for Sent<'_> {
+    fn human(&self) -> String {
+        self.id.to_owned()
+    }
+}
+
+impl Submit {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let args = match &self.args_json {
+            Some(json) => Arguments::from_json(json)?,
+            None => Arguments::from_words(&self.args)?,
+        };
+        let client = global.connect().await?;
+        let id = self.id.unwrap_or_else(TaskId::new);
+        let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
+        if let Some(timeout) = self.run_timeout {
+            call = call.timeout(*timeout);
+        }
+        let met = meet_redis(&client, &id, self.wait).await?;
+        let handle = call.send(&client).await?;
+        let output = global.output();
+        if self.wait {
+            output::note(&format!("sent as {id}"));
+            return outcome::wait(&handle, self.timeout.map(Into::into), output).await;
+        }
+        if !met {
+            output::warning(&format!(
+                "redis did not answer within {REDIS_PATIENCE:?}, so the task's status is not known until a worker has \
+                 the task; {REDIS_REMEDY}"
+            ));
+        }
+        output.print(&Sent { id: id.as_str(), task: &self.name, queue: self.queue.as_str() })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Waits until Redis answers: a client that has not met it yet sends without noting the task as queued, and
+/// `yadtq status` right after would know nothing of it. `needed`: without Redis nothing is to be sent.
+async fn meet_redis(client: &Client, id: &TaskId, needed: bool) -> Result<bool, Failure> {
+    let admin = client.admin();
+    let known = if needed {
+        admin.task(id).await?
+    } else {
+        match timeout(REDIS_PATIENCE, admin.task(id)).await {
+            Err(_) | Ok(Err(Error::Store(StoreError::Unavailable(_)))) => return Ok(false),
+            Ok(known) => known?,
+        }
+    };
+    if let Some(task) = known {
+        output::note(&format!("task {id} is known already, it is {}; sent again, it still ends once", task.status));
+    }
+    Ok(true)
+}

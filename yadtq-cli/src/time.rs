@@ -1,0 +1,79 @@
+//! Times as people say them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use humantime::format_duration;
+
+/// How long ago a time in ms since the Unix epoch was, by this machine's clock: `3s ago`.
+pub(crate) fn ago(at_ms: u64) -> String {
+    since(at_ms, now_ms())
+}
+
+/// From one time to another.
+pub(crate) fn between(from_ms: u64, to_ms: u64) -> String {
+    exact(Duration::from_millis(to_ms.saturating_sub(from_ms)))
+}
+
+/// From a time until now, with no more than the two units that matter.
+pub(crate) fn age(at_ms: u64) -> String {
+    rough(Duration::from_millis(now_ms().saturating_sub(at_ms)))
+}
+
+/// A duration, to the millisecond.
+pub(crate) fn exact(duration: Duration) -> String {
+    format_duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))).to_string()
+}
+
+fn since(at_ms: u64, now_ms: u64) -> String {
+    if at_ms > now_ms.saturating_add(1_000) {
+        return format!("in {}", rough(Duration::from_millis(at_ms - now_ms)));
+    }
+    match now_ms.saturating_sub(at_ms) {
+        // Also where the server's clock is a little ahead of ours.
+        ..1_000 => "just now".to_owned(),
+        ms => format!("{} ago", rough(Duration::from_millis(ms))),
+    }
+}
+
+fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let unit = match seconds {
+        0..3_600 => 1,
+        3_600..86_400 => 60,
+        86_400.. => 3_600,
+    };
+    format_duration(Duration::from_secs(seconds / unit * unit)).to_string()
+}
+
+#[allow(clippy::disallowed_methods, reason = "ages are shown to a person, who reads the same clock")]
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units() {
+        let now = 10_000_000_000;
+        for (ms, said) in [
+            (0, "just now"),
+            (999, "just now"),
+            (3_200, "3s ago"),
+            (192_000, "3m 12s ago"),
+            (7_503_000, "2h 5m ago"),
+            (93_784_000, "1day 2h ago"),
+        ] {
+            assert_eq!(since(now - ms, now), said);
+        }
+    }
+
+    #[test]
+    fn clocks_that_differ_a_little_do_not_matter() {
+        assert_eq!(since(10_900, 10_000), "just now");
+        assert_eq!(since(75_000, 10_000), "in 1m 5s");
+        assert_eq!(between(2_000, 1_000), "0s");
+    }
+}
