@@ -1,0 +1,94 @@
+//! `yadtq workers`, `yadtq queues` and `yadtq ping`.
+
+use serde_json::json;
+
+use crate::support::{Place, run};
+
+#[tokio::test]
+async fn workers_are_listed() {
+    let place = Place::new();
+    let none = format!("note: no worker is alive in namespace {}; tasks wait until one starts", place.namespace);
+    place.yadtq(["workers"]).await.exits(0).prints("").says(&none);
+    place.yadtq(["workers", "--json"]).await.exits(0).quietly().prints("[]\n");
+
+    let worker = place.worker().await;
+    place.yadtq(["submit", "fail", "on purpose", "--wait"]).await.exits(1);
+    place.yadtq(["submit", "hold", "--id", "long"]).await.exits(0);
+    place.until("long", "running").await;
+    // The heartbeat tells of it.
+    let listed = loop {
+        let listed = place.yadtq(["workers", "--json"]).await.exits(0).quietly().json();
+        if listed[0]["running"] == 1 {
+            break listed;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let first = &listed[0];
+    assert_eq!(first["pid"], std::process::id());
+    assert_eq!(first["queues"], json!(["default", "mail"]));
+    assert_eq!(first["running-ids"], json!(["long"]));
+    assert_eq!((&first["processed"], &first["failed"], &first["slots"]), (&json!(1), &json!(1), &json!(8)));
+
+    let human = place.yadtq(["workers"]).await.exits(0).quietly();
+    let lines: Vec<_> = human.stdout.lines().collect();
+    let titles: Vec<_> = lines[0].split_whitespace().collect();
+    assert_eq!(titles, ["WORKER", "HOST", "PID", "RUNNING", "DONE", "FAILED", "UP", "SEEN", "QUEUES"]);
+    assert_eq!(lines.len(), 2, "one line a worker: {human:#?}");
+    assert!(lines[1].starts_with(first["id"].as_str().unwrap()), "{human:#?}");
+    assert!(lines[1].ends_with("  default, mail"), "{human:#?}");
+    assert!(lines[1].contains("  1/8  "), "{human:#?}");
+    worker.stop().await.unwrap();
+    place.yadtq(["workers", "--json"]).await.exits(0).prints("[]\n");
+}
+
+#[tokio::test]
+async fn queues_are_listed_with_what_waits() {
+    let place = Place::new();
+    let none = format!("note: no queue exists in namespace {}; the first task or worker makes one", place.namespace);
+    place.yadtq(["queues"]).await.exits(0).prints("").says(&none);
+    place.yadtq(["queues", "--json"]).await.exits(0).quietly().prints("[]\n");
+
+    for _ in 0..2 {
+        place.yadtq(["submit", "add", "1", "2"]).await.exits(0);
+    }
+    place.yadtq(["submit", "greet", "Ada", "--queue", "mail"]).await.exits(0);
+    let queues = place.yadtq(["queues", "--json"]).await.exits(0).quietly().json();
+    let queue = |name: &str, waiting: u64| json!({"queue": name, "partitions": 12, "depth": waiting, "lag": waiting});
+    assert_eq!(queues, json!([queue("default", 2), queue("mail", 1)]));
+    let human = "QUEUE    PARTITIONS  DEPTH  LAG\ndefault          12      2    2\nmail             12      1    1\n";
+    place.yadtq(["queues"]).await.exits(0).quietly().prints(human);
+}
+
+#[tokio::test]
+async fn ping_tells_what_it_reached() {
+    let place = Place::new();
+    let ran = place.yadtq(["ping"]).await.exits(0).quietly();
+    let starts: Vec<_> = ran.stdout.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>()).collect();
+    assert_eq!(starts[0], ["kafka", "ok", "kafka,"], "{ran:#?}");
+    assert_eq!(starts[1][..2], ["redis", "ok"], "{ran:#?}");
+
+    let json = place.yadtq(["ping", "--json"]).await.exits(0).quietly().json();
+    for server in ["kafka", "redis"] {
+        let finding = &json[server];
+        assert_eq!(finding["ok"], true, "{json}");
+        assert!(
+            finding["summary"].is_string() && finding["took-ms"].is_u64() && finding["warnings"].is_array(),
+            "{json}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn servers_come_from_the_environment_too() {
+    let place = Place::new();
+    let mut command = crate::support::yadtq();
+    command.envs([("YADTQ_KAFKA", &place.kafka), ("YADTQ_REDIS", &place.redis), ("YADTQ_NAMESPACE", &place.namespace)]);
+    let id = run(command.args(["submit", "add", "1", "2"]), "").await.exits(0).line().to_owned();
+    place.yadtq(["status", &id]).await.exits(0);
+}
+
+#[tokio::test]
+async fn verbose_logs_go_to_stderr() {
+    let place = Place::new();
+    place.yadtq(["-v", "workers", "--json"]).await.exits(0).mentions("backend_connected").prints("[]\n");
+}

@@ -1,0 +1,8 @@
+//! The real binary against real servers, and a real worker in this process.
+
+mod faults;
+mod inspect;
+mod results;
+mod submit;
+mod support;
+mod usage;

@@ -1,0 +1,84 @@
+//! `yadtq submit`.
+
+use serde_json::json;
+
+use crate::support::Place;
+
+#[tokio::test]
+async fn arguments_come_as_json_or_else_as_strings() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    let wait = ["--wait", "--timeout", "30s"];
+    for (args, result) in [
+        (["submit", "add", "1", "2"], "3\n"),
+        (["submit", "add", "-1", "2"], "1\n"),
+        (["submit", "add", "--args-json", "[40, 2]"], "42\n"),
+        (["submit", "add", "--args-json", r#"{"b": 1, "a": 2}"#], "3\n"),
+        (["submit", "greet", "Ada", "--queue=mail"], "\"Hello, Ada\"\n"),
+        (["submit", "greet", r#""7""#, "--queue=mail"], "\"Hello, 7\"\n"),
+    ] {
+        let [a, b, c, d] = args;
+        let [e, f, g] = wait;
+        place.yadtq([a, b, c, d, e, f, g]).await.exits(0).mentions("note: sent as ").prints(result);
+    }
+    let args = ["submit", "add", "--args-json", "-", "--wait"];
+    place.with_stdin(args, "[20,\n 3]\n").await.exits(0).prints("23\n");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_id_is_all_it_prints() {
+    let place = Place::new();
+    let ran = place.yadtq(["submit", "add", "1", "2"]).await.exits(0).quietly();
+    assert_eq!(ran.line().len(), 36, "a UUID: {ran:?}");
+    let ran = place.yadtq(["submit", "greet", "Ada", "--queue", "mail", "--id", "mine", "--json"]).await;
+    assert_eq!(ran.exits(0).quietly().json(), json!({"id": "mine", "task": "greet", "queue": "mail"}));
+    // It is known at once, without any worker.
+    place.until("mine", "queued").await;
+}
+
+#[tokio::test]
+async fn a_second_submit_of_an_id_is_told_and_harmless() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    place.yadtq(["submit", "add", "1", "2", "--id", "twice", "--wait"]).await.exits(0).prints("3\n");
+    let again = place.yadtq(["submit", "add", "5", "5", "--id", "twice"]).await.exits(0).prints("twice\n");
+    again.says("note: task twice is known already, it is success; sent again, it still ends once");
+    place.yadtq(["result", "twice"]).await.exits(0).prints("3\n");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_has_its_timeout() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    let ran = place.yadtq(["submit", "hold", "--run-timeout", "50ms", "--wait", "--timeout", "30s"]).await;
+    ran.exits(1).mentions("timeout");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_refused_with_a_remedy() {
+    let place = Place::new();
+    let refused = |ran: crate::support::Ran, words: &str| ran.exits(2).mentions("error: ").mentions(words).prints("");
+    refused(place.yadtq(["submit", "add", "--args-json", "[1,"]).await, "--args-json is not JSON: EOF");
+    refused(place.yadtq(["submit", "add", "--args-json", "3"]).await, "must be an array");
+    refused(place.yadtq(["submit", "add", "1", "--args-json", "[1]"]).await, "cannot be used with");
+    refused(place.with_stdin(["submit", "add", "--args-json", "-"], "{").await, "stdin is not JSON: EOF");
+    refused(place.yadtq(["submit", ""]).await, "NAME");
+    refused(place.yadtq(["submit", "add", "--queue", "dead"]).await, "reserved; choose another");
+    refused(place.yadtq(["submit", "add", "--id", &"x".repeat(129)]).await, "1 to 128 bytes");
+    refused(place.yadtq(["submit", "add", "--timeout", "3s"]).await, "--wait");
+    refused(place.yadtq(["submit", "add", "--run-timeout", "0s"]).await, "must be at least 1 ms");
+    let large = format!("[\"{}\"]", "x".repeat(1_000_000));
+    refused(place.with_stdin(["submit", "add", "--args-json", "-"], &large).await, "send a reference to the data");
+}
+
+#[tokio::test]
+async fn broken_json_is_sent_as_a_string_and_told() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    let ran = place.yadtq(["submit", "greet", "{a: 1}", "--queue", "mail", "--wait"]).await.exits(0);
+    ran.mentions("warning: `{a: 1}` is not JSON").prints("\"Hello, {a: 1}\"\n");
+    worker.stop().await.unwrap();
+}
