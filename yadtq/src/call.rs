@@ -107,6 +107,6 @@ impl<T> Call<T> {
     where
         T: DeserializeOwned,
     {
-        Client::current()?.send(self).await
+        Client::current().await?.send(self).await
     }
 }

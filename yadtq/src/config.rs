@@ -176,13 +176,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Checks everything and connects. Servers that cannot be reached are no error here: they are retried in
-    /// the background, and calls that need them fail within their timeouts.
+    /// Checks everything and connects. Waits for Redis, at most a second, so that the first tasks can be noted as
+    /// queued. Servers that cannot be reached are no error here: they are retried in the background, and calls
+    /// that need them fail within their timeouts.
     ///
     /// # Errors
     /// [`Error::Config`]: a name, URL, number or librdkafka setting is wrong.
     pub async fn build(self) -> Result<crate::Client, Error> {
-        crate::Client::open(self.config()?)
+        crate::Client::connect(self.config()?).await
     }
 
     pub(crate) fn config(self) -> Result<Config, Error> {

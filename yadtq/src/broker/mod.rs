@@ -75,7 +75,7 @@ pub enum Event {
 #[non_exhaustive]
 pub enum BrokerError {
     /// The broker did not answer in time. What was asked may or may not have happened.
-    #[error("kafka did not answer within {after:?}: {detail}")]
+    #[error("kafka did not answer within {after:.1?}: {detail}")]
     Timeout {
         /// How long we waited.
         after: Duration,

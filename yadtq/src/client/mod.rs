@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 use uuid::Uuid;
@@ -32,6 +33,8 @@ use crate::{
     wire::envelope::NewRecord,
 };
 
+/// How long a new client waits for Redis.
+const CONNECTING: Duration = Duration::from_secs(1);
 /// Tasks per round trip of [`Client::send_many`].
 const BATCH: usize = 1_000;
 
@@ -117,6 +120,13 @@ impl Client {
         .expect("memory can always be opened")
     }
 
+    pub(crate) async fn connect(config: Config) -> Result<Self, Error> {
+        let client = Self::open(config)?;
+        // Whether or not Redis has answered by then, the client is as good as it gets.
+        let _ = timeout(CONNECTING, client.inner.store.now_us()).await;
+        Ok(client)
+    }
+
     pub(crate) fn open(config: Config) -> Result<Self, Error> {
         let (broker, store) = config.open()?;
         let id: ClientId = Uuid::now_v7().to_string().into();
@@ -140,11 +150,11 @@ impl Client {
     ///
     /// # Errors
     /// The environment has a wrong setting.
-    pub fn current() -> Result<Self, Error> {
+    pub async fn current() -> Result<Self, Error> {
         if let Some(client) = WORKERS.try_with(Clone::clone).ok().or_else(|| INSTALLED.get().cloned()) {
             return Ok(client);
         }
-        let client = Self::open(Self::builder().config()?)?;
+        let client = Self::from_env().await?;
         Ok(INSTALLED.get_or_init(|| client).clone())
     }
 

@@ -57,7 +57,7 @@ impl Worker {
     /// # Errors
     /// [`Error::Config`]: the environment has a wrong setting. [`Error::Worker`]: no thread could be started.
     pub async fn start(self) -> Result<RunningWorker, Error> {
-        self.spawn(false)
+        self.spawn(false).await
     }
 
     /// Works until the process gets SIGTERM or SIGINT (elsewhere than on Unix: Ctrl-C), then drains: it takes
@@ -67,14 +67,14 @@ impl Worker {
     /// # Errors
     /// As [`start`](Self::start); also if the signals cannot be listened to, or the worker failed.
     pub async fn run(self) -> Result<(), Error> {
-        let mut worker = self.spawn(true)?;
+        let mut worker = self.spawn(true).await?;
         (&mut worker.ended).await.unwrap_or_else(|_| Err(died()))
     }
 
-    fn spawn(self, signals: bool) -> Result<RunningWorker, Error> {
+    async fn spawn(self, signals: bool) -> Result<RunningWorker, Error> {
         let client = match self.client {
             Some(client) => client,
-            None => Client::current()?,
+            None => Client::current().await?,
         };
         let stop = Stop::default();
         let (tell, ended) = oneshot::channel();

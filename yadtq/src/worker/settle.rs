@@ -51,7 +51,7 @@ impl Control {
         if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
             let attempt = run.job.ask.attempt;
             let ended = if run.overrun {
-                Ended::TimedOut(run.started.map_or(Duration::ZERO, |at| at.elapsed()))
+                Ended::TimedOut(Duration::from_millis(run.started.map_or(0, |at| millis(at.elapsed()))))
             } else {
                 ended
             };

@@ -127,7 +127,7 @@ impl Connection {
         }
         match &*self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) {
             Health::Down { error: reason, .. } => StoreError::Unavailable(format!("{}: {reason}", self.server())),
-            Health::Up(_) => StoreError::Unavailable(format!("{}: {error}", self.server())),
+            Health::Up(_) => StoreError::Unavailable(format!("{}: {}", self.server(), plain(error))),
         }
     }
 }
@@ -214,7 +214,7 @@ async fn run<P: Purpose>(client: &Client, shared: &Shared, purpose: &P) -> Strin
             // round, fred's next attempt tells of the break again.
             biased;
             broken = errors.recv() => if let Ok((error, _)) = broken {
-                shared.down(P::NAME, error.to_string());
+                shared.down(P::NAME, plain(&error));
             },
             connected = connects.recv() => if !matches!(connected, Err(RecvError::Closed)) {
                 shared.up(P::NAME);
@@ -231,7 +231,7 @@ async fn run<P: Purpose>(client: &Client, shared: &Shared, purpose: &P) -> Strin
             },
             () = &mut heartbeat => return "does not answer".to_owned(),
             ended = &mut running.0 => return match ended {
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => plain(&error),
                 _ => "ended".to_owned(),
             },
         }
@@ -271,6 +271,12 @@ pub(super) fn parse(url: &str) -> Result<Config, StoreError> {
     }
     let config = Config::from_url(url).map_err(|error| refuse(error.details()))?;
     Ok(Config { fail_fast: false, ..config })
+}
+
+/// The error's text. fred quotes an I/O error as `Os { code: 111, kind: .., message: "Connection refused" }`.
+fn plain(error: &Error) -> String {
+    let quoted = error.details().split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    quoted.map_or_else(|| error.to_string(), |(message, _)| message.to_lowercase())
 }
 
 fn without_password(url: &str) -> String {
