@@ -52,3 +52,23 @@ async fn a_second_signal_ends_the_wait() {
     assert!(worker.end().await, "it ends well");
     until("it was handed back", async || (handle.status().await.ok()? == Status::Queued).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_at_a_stopping_worker_goes_to_others_at_once() {
+    let bench = Bench::new("leave").await;
+    let env = bench.env.clone().with("TEST_SLOTS", "1");
+    let mut first = worker_with(&env);
+    first.event("partitions_assigned", |_| true).await;
+    let long = tasks::nap.call(8_000).send(&bench.client).await.expect("acknowledged");
+    first.event("task_started", |_| true).await;
+    let waiting = bench.client.send_many((0..20).map(|_| tasks::nap.call(1))).await;
+    let second = bench.worker();
+    second.event("worker_connected", |_| true).await;
+    first.signal(Signal::TERM);
+    for handle in waiting {
+        handle.expect("acknowledged").wait(Duration::from_secs(30)).await.expect("it runs elsewhere");
+    }
+    assert_eq!(long.result().await.expect("an answer"), None, "the first worker is still busy with its own");
+    assert_eq!(long.wait(Duration::from_secs(30)).await.expect("and finishes it"), 8_000);
+    assert!(first.end().await, "it ends well");
+}

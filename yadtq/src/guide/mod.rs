@@ -17,3 +17,32 @@ pub mod logging {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// Every `event` in the sources under a folder.
+    fn events(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                events(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let mut names = text.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(names.by_ref().filter(|name| !name.contains('\\')).map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_is_in_the_table() {
+        let mut found = Vec::new();
+        events(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert!(found.len() > 40, "the sources are searched: {}", found.len());
+        let table = include_str!("logging.md");
+        let missing: Vec<_> = found.iter().filter(|name| !table.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "not in logging.md: {missing:?}");
+    }
+}
