@@ -260,6 +260,31 @@ impl Replies for MemoryReplies {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn what_has_expired_is_gone_and_takes_no_memory() {
+        let clock = Arc::new(ManualClock::at_us(1_000_000));
+        let store = MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let submission = || Submission { id: TaskId::new(), task: "add".into(), queue: "default".into() };
+        let tasks = (0..3_000).map(|_| submission()).collect::<Vec<_>>();
+        store.submit(&tasks).await.expect("in memory");
+        let first = [tasks[0].id.clone()];
+        clock.advance(Duration::from_millis(ttl::WAITING - 1));
+        assert!(matches!(store.read(&first, None).await.expect("in memory")[..], [Ok(Some(_))]));
+        clock.advance(Duration::from_millis(1));
+        assert!(matches!(store.read(&first, None).await.expect("in memory")[..], [Ok(None)]));
+        for _ in 0..3 {
+            store.submit(&(0..3_000).map(|_| submission()).collect::<Vec<_>>()).await.expect("in memory");
+            clock.advance(Duration::from_millis(ttl::WAITING));
+        }
+        assert!(store.lock().0.tasks.len() <= 6_000);
+    }
+}
+
+#[cfg(test)]
 mod testing {
     use super::{MemoryStore, async_trait, ttl};
     use crate::{

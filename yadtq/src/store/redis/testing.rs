@@ -3,17 +3,23 @@
 
 use std::{
     net::TcpListener,
+    ops::Deref,
+    path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use fred::{
-    interfaces::{HashesInterface, KeysInterface},
-    types::Expiration,
+    clients::Client,
+    interfaces::{ClientLike, HashesInterface, KeysInterface},
+    types::{CustomCommand, Expiration, config::Config},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 use super::{RedisStore, codec};
 use crate::{
@@ -39,6 +45,10 @@ pub(super) async fn connected(url: &str) -> Arc<RedisStore> {
 
 pub(super) fn fresh_namespace() -> Namespace {
     format!("test-{}", TaskId::new()).parse().unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for what no event tells.
@@ -97,16 +107,73 @@ fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
     fields
 }
 
+/// A store on a cluster: one node that has every slot, and is as strict about them as many. The tests that run
+/// at the same time share it, because it takes 2 s to be ready.
+pub(in crate::store) async fn cluster_for_test() -> OnOwnServer {
+    static SHARED: Mutex<Weak<OwnServer>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    let server = match shared.upgrade() {
+        Some(server) => server,
+        None => Arc::new(start_cluster().await),
+    };
+    *shared = Arc::downgrade(&server);
+    drop(shared);
+    let store = connected(&server.url().replace("redis://", "redis-cluster://")).await;
+    OnOwnServer { store, _server: server }
+}
+
+async fn start_cluster() -> OwnServer {
+    let bus = free_port().to_string();
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-announce-ip", "127.0.0.1"];
+    let server = OwnServer::with(&options).await;
+    let client = Client::new(Config::from_url(&server.url()).unwrap(), None, None, None);
+    let running = client.init().await.unwrap();
+    let cluster = async |arguments: &[&str]| {
+        let command = CustomCommand::new_static("CLUSTER", None, false);
+        client.custom::<String, _>(command, arguments.to_vec()).await.unwrap()
+    };
+    cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
+    while !cluster(&["INFO"]).await.contains("cluster_state:ok") {
+        sleep(Duration::from_millis(20)).await;
+    }
+    running.abort();
+    server
+}
+
+/// A store, and the server that ends with it.
+pub(in crate::store) struct OnOwnServer {
+    store: Arc<RedisStore>,
+    _server: Arc<OwnServer>,
+}
+
+impl Deref for OnOwnServer {
+    type Target = RedisStore;
+
+    fn deref(&self) -> &RedisStore {
+        &self.store
+    }
+}
+
 /// A Redis of the test's own, to be stopped and started.
 pub(super) struct OwnServer {
     port: u16,
+    /// Where it writes what it writes.
+    directory: PathBuf,
+    options: Vec<String>,
     process: Option<Child>,
 }
 
 impl OwnServer {
     pub(super) async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { port, process: None };
+        Self::with(&[]).await
+    }
+
+    async fn with(options: &[&str]) -> Self {
+        let port = free_port();
+        let directory = std::env::temp_dir().join(format!("yadtq-test-{}", TaskId::new()));
+        std::fs::create_dir(&directory).unwrap();
+        let options = options.iter().map(ToString::to_string).collect();
+        let mut server = Self { port, directory, options, process: None };
         server.start_again().await;
         server
     }
@@ -132,7 +199,8 @@ impl OwnServer {
     pub(super) async fn start_again(&mut self) {
         let binary = std::env::var("YADTQ_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut command = Command::new(&binary);
-        command.args(["--port", &self.port.to_string(), "--save", "", "--bind", "127.0.0.1"]).stdout(Stdio::null());
+        command.args(["--port", &self.port.to_string(), "--save", "", "--bind", "127.0.0.1"]).args(&self.options);
+        command.arg("--dir").arg(&self.directory).stdout(Stdio::null());
         let process = command.spawn().unwrap_or_else(|error| panic!("cannot start {binary}: {error}"));
         self.process = Some(process);
         until("listening", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
@@ -142,5 +210,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         self.stop();
+        // Left behind, it does no harm.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

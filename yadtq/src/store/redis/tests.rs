@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::interfaces::{ClientLike, LuaInterface};
+use fred::interfaces::{ClientLike, HashesInterface, LuaInterface};
 use tokio::time::timeout;
 
 use super::{
@@ -16,26 +16,32 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{Ask, Claim, Claimer, Held, Outcome, Status, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Held, Outcome, Status, TaskState, Verdict},
         names::TaskId,
     },
-    store::{Completion, Lease, Notice, Replies, Reply, Store, StoreError, Submission, ttl},
+    store::{Completion, Lease, Notice, Replies, Reply, Store, StoreError, Submission, conformance::Subject, ttl},
 };
 
 const WITHIN: Duration = Duration::from_secs(20);
 
+fn claimer() -> Claimer {
+    Claimer { worker: "w1".into(), lease_ms: 6_000, take_over: true, quarantine: 1, max_deliveries: 5 }
+}
+
+fn success(lease: Lease, result: &str) -> Completion {
+    let outcome = Outcome { status: Status::Success, result: Some(result.into()), error: None, hand_on: None };
+    Completion { lease, outcome: Arc::new(outcome), reply_to: Some("client".into()), ttl_ms: ttl::RESULT }
+}
+
+/// The whole life of a task.
 async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreError> {
     let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into() };
     store.submit(&[task]).await?;
     let ask = Arc::new(Ask { seq: 1, attempt: 1, nonce: 1, task: "add".into(), queue: "default".into() });
-    let by = Claimer { worker: "w1".into(), lease_ms: 6_000, take_over: true, quarantine: 1, max_deliveries: 5 };
-    let claim = store.claim(&by, &[(id.clone(), Arc::clone(&ask))]).await?.remove(0)?;
+    let claim = store.claim(&claimer(), &[(id.clone(), Arc::clone(&ask))]).await?.remove(0)?;
     let Claim::Granted { token, .. } = claim else { panic!("{claim:?}") };
     let lease = Lease { id: id.clone(), ask, held: Held { token, recent: true } };
-    let outcome = Outcome { status: Status::Success, result: Some(result.into()), error: None, hand_on: None };
-    let reply_to = Some("client".into());
-    let run = Completion { lease, outcome: Arc::new(outcome), reply_to, ttl_ms: ttl::RESULT };
-    assert_eq!(store.complete(&[run]).await?.remove(0)?, Verdict::Recorded);
+    assert_eq!(store.complete(&[success(lease, result)]).await?.remove(0)?, Verdict::Recorded);
     Ok(())
 }
 
@@ -56,6 +62,31 @@ async fn a_finished_small_task_takes_at_most_400_bytes() {
     let arguments = vec!["USAGE".to_owned(), key(&id)];
     let bytes: u64 = store.connection.client().custom(usage, arguments).await.unwrap();
     assert!(bytes <= 400, "{bytes} bytes");
+}
+
+/// Whichever way a task ends.
+#[tokio::test]
+async fn a_finished_task_keeps_nothing_transient() {
+    let store = redis_for_test().await;
+    let run = TaskState { status: Status::Running, token: 7, ..TaskState::queued("add".into(), "q".into(), 5_000) };
+    let run = TaskState { worker: Some("w1".into()), nonce: 1, lease_until: 1, ..run };
+    let ask = Arc::new(Ask { seq: 1, attempt: 1, nonce: 2, task: "add".into(), queue: "q".into() });
+    for end in ["complete", "claim: too often", "claim: revoked", "release: revoked"] {
+        let id = TaskId::new();
+        let deliveries = if end == "claim: too often" { 5 } else { 0 };
+        store.plant(&id, Some(TaskState { deliveries, revoke: end.ends_with("revoked"), ..run.clone() })).await;
+        store.read(std::slice::from_ref(&id), Some(&"client".into())).await.unwrap();
+        let lease = Lease { id: id.clone(), ask: Arc::clone(&ask), held: Held { token: 7, recent: true } };
+        match end.split(':').next() {
+            Some("complete") => drop(store.complete(&[success(lease, "3")]).await.unwrap()),
+            Some("release") => drop(store.release(&[lease]).await.unwrap()),
+            _ => drop(store.claim(&claimer(), &[(id.clone(), Arc::clone(&ask))]).await.unwrap()),
+        }
+        let fields: Vec<String> = store.connection.client().hkeys(store.keys.task(&id)).await.unwrap();
+        let transient = ["worker", "nonce", "lease-until", "revoke", "waiters"];
+        assert!(fields.contains(&"finished-at".to_owned()), "{end}: {fields:?}");
+        assert!(!fields.iter().any(|field| transient.contains(&&**field)), "{end}: {fields:?}");
+    }
 }
 
 #[tokio::test]

@@ -48,13 +48,15 @@ local function complete(key, arg)
 
   local result, err, hand_on = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5]
   status = ARGV[arg + 2]
-  -- One call where several would do, so some fields stand there twice.
-  call('HSET', key, 'status', status, 'finished-at', now_ms,
-    result ~= '' and 'result' or 'status', result ~= '' and result or status)
+  if result ~= '' then
+    call('HSET', key, 'status', status, 'finished-at', now_ms, 'result', result)
+  else
+    call('HSET', key, 'status', status, 'finished-at', now_ms)
+  end
   if err ~= '' then call('HSET', key, 'error', err) end
   if hand_on ~= '' then call('HSET', key, 'hand-on', hand_on) end
-  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', result == '' and 'result' or 'revoke',
-    err == '' and 'error' or 'revoke', hand_on == '' and 'hand-on' or 'revoke')
+  -- A run has no result, error or hand-on of an earlier one: `claim.lua` takes them away.
+  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters')
   call('PEXPIRE', key, ARGV[arg + 6])
 
   local client, waiters = ARGV[arg + 7], h[3]
