@@ -66,8 +66,9 @@ impl Config {
         match &self.target {
             Target::Embedded(Embedded { broker, store }) => Ok((Arc::clone(broker) as _, Arc::clone(store) as _)),
             Target::Servers { kafka, redis } => {
-                let broker = KafkaBroker::connect(kafka.clone())?;
-                let store = RedisStore::connect(redis, &self.namespace)?;
+                // Nobody has been asked yet, so what fails here is a setting.
+                let broker = KafkaBroker::connect(kafka.clone()).map_err(|e| Error::config(KAFKA_CONF, e))?;
+                let store = RedisStore::connect(redis, &self.namespace).map_err(|e| Error::config(REDIS, e))?;
                 Ok((broker, store))
             }
         }
@@ -194,8 +195,8 @@ impl ClientBuilder {
         if self.partitions < 1 || self.replication.is_some_and(|replicas| replicas < 1) {
             return Err(Error::config("partitions, replication", "must be at least 1"));
         }
-        if self.send_timeout.is_zero() {
-            return Err(Error::config("send_timeout", "must be longer than nothing"));
+        if self.send_timeout < Duration::from_millis(100) {
+            return Err(Error::config("send_timeout", "must be at least 100 ms"));
         }
         let clock = SystemClock::shared();
         let bootstrap = self.kafka.or_else(|| var(KAFKA)).unwrap_or_else(|| "localhost:9092".to_owned());

@@ -1,5 +1,6 @@
 //! Sends tasks and finds them again.
 
+mod background;
 mod replies;
 mod waiting;
 
@@ -19,7 +20,7 @@ use self::waiting::Waiting;
 pub(crate) use self::waiting::{Settled, Waiter};
 use crate::{
     admin::Admin,
-    broker::{Broker, Outgoing},
+    broker::{Broker, BrokerError, Outgoing},
     call::Call,
     clock::SystemClock,
     config::{ClientBuilder, Config, Embedded, Target},
@@ -99,8 +100,7 @@ impl Client {
     }
 
     /// A client with a new pair of servers in this process's memory, which live as long as a client or worker
-    /// uses them. The same semantics as the real ones, for a first run and for tests. Must be called inside a
-    /// Tokio runtime.
+    /// uses them. The same semantics as the real ones, for a first run and for tests.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -108,6 +108,9 @@ impl Client {
     /// assert!(client.admin().workers().await.unwrap().is_empty());
     /// # });
     /// ```
+    ///
+    /// # Panics
+    /// The system cannot start one more thread.
     #[must_use]
     pub fn embedded() -> Self {
         let (clock, namespace) = (SystemClock::shared(), Namespace::default());
@@ -117,7 +120,7 @@ impl Client {
             max_record_bytes: 900 * 1_024,
             clock,
         })
-        .expect("memory can always be opened")
+        .expect("a thread can be started")
     }
 
     pub(crate) async fn connect(config: Config) -> Result<Self, Error> {
@@ -128,11 +131,13 @@ impl Client {
     }
 
     pub(crate) fn open(config: Config) -> Result<Self, Error> {
+        let runtime = background::runtime()?;
+        let _guard = runtime.enter();
         let (broker, store) = config.open()?;
         let id: ClientId = Uuid::now_v7().to_string().into();
         let (waiting, attaching) = Waiting::new();
         let stop = CancellationToken::new();
-        tokio::spawn(replies::run(Arc::clone(&store), Arc::clone(&id), Arc::clone(&waiting), attaching, stop.clone()));
+        runtime.spawn(replies::run(Arc::clone(&store), Arc::clone(&id), Arc::clone(&waiting), attaching, stop.clone()));
         let inner = Inner { config, broker, store, id, waiting, _replies: stop.drop_guard() };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -146,7 +151,8 @@ impl Client {
     }
 
     /// The client at hand: inside a task the worker's, else the installed one, else one made from the
-    /// environment and installed. Must be called inside a Tokio runtime.
+    /// environment and installed. "Inside a task" ends where the task spawns another future: clone the client into
+    /// that.
     ///
     /// # Errors
     /// The environment has a wrong setting.
@@ -245,6 +251,8 @@ impl Client {
         if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config("timeout", "must be at least 1 ms"));
         }
+        // Only an id that was chosen can be that of a task which has ended already.
+        let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
         let record = NewRecord {
             task_id: id.as_str(),
@@ -262,28 +270,36 @@ impl Client {
         let topic = self.inner.config.namespace.topic(&queue).into();
         let key = id.as_str().to_owned().into();
         let submission = Submission { id, task: call.task.into(), queue: queue.shared() };
-        Ok(Prepared { record: Outgoing { topic, key, value, headers: Vec::new() }, submission })
+        Ok(Prepared { record: Outgoing { topic, key, value, headers: Vec::new() }, submission, may_have_ended })
     }
 
     async fn send_batch<T>(&self, batch: Vec<Result<Prepared, Error>>) -> Vec<Result<TaskHandle<T>, Error>> {
         let (mut records, mut submissions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let waiters: Vec<Result<Waiter, Error>> = batch
+        let waiters: Vec<Result<(Waiter, bool), Error>> = batch
             .into_iter()
             .map(|prepared| {
-                let Prepared { record, submission } = prepared?;
+                let Prepared { record, submission, may_have_ended } = prepared?;
                 let waiter = self.inner.waiting.sending(&submission.id);
                 records.push(record);
                 submissions.push(submission);
-                Ok(waiter)
+                Ok((waiter, may_have_ended))
             })
             .collect();
         let (published, ()) = tokio::join!(self.inner.broker.publish(records), self.note(&submissions));
         let mut published = published.into_iter();
         let answers = waiters.into_iter().map(|waiter| {
-            let waiter = waiter?;
+            let (waiter, may_have_ended) = waiter?;
             match published.next().expect("one answer a record") {
-                Ok(()) => Ok(TaskHandle::new(self.clone(), waiter)),
-                Err(source) => Err(Error::Unacknowledged { id: waiter.id().clone(), source }),
+                Ok(()) => {
+                    if may_have_ended {
+                        waiter.look();
+                    }
+                    Ok(TaskHandle::new(self.clone(), waiter))
+                }
+                Err(source @ BrokerError::Timeout { .. }) => {
+                    Err(Error::Unacknowledged { id: waiter.id().clone(), source })
+                }
+                Err(refused) => Err(refused.into()),
             }
         });
         answers.collect()
@@ -304,6 +320,7 @@ impl Client {
 struct Prepared {
     record: Outgoing,
     submission: Submission,
+    may_have_ended: bool,
 }
 
 impl fmt::Debug for Client {

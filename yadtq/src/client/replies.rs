@@ -64,6 +64,7 @@ async fn serve(
                         waiting.settle(&reply.id, Settled::Ended(Arc::clone(&reply)));
                     }
                 }
+                Notice::Ended(ids) => ask(store, client, waiting, &ids).await,
                 Notice::Missed => ask(store, client, waiting, &waiting.open()).await,
             },
             count = attaching.recv_many(&mut attach, BATCH) => {
@@ -80,17 +81,22 @@ async fn serve(
 
 /// Looks tasks up, settles those that ended, and has the others told to this client.
 async fn ask(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[TaskId]) {
-    for ids in ids.chunks(BATCH) {
-        let states = loop {
-            match store.read(ids, Some(client)).await {
-                Ok(states) => break states,
-                Err(StoreError::Unavailable(_)) => sleep(PAUSE).await,
-                Err(error) => {
+    let (mut rest, mut batch) = (ids, BATCH);
+    while !rest.is_empty() {
+        let (ids, later) = rest.split_at(batch.min(rest.len()));
+        let states = match store.read(ids, Some(client)).await {
+            Ok(states) => states,
+            Err(error) => {
+                if !matches!(error, StoreError::Unavailable(_)) {
                     warn!(event = "replies_unavailable", %error, "cannot look results up");
-                    sleep(PAUSE).await;
                 }
+                // Perhaps these results are too large to come in time together.
+                batch = (batch / 2).max(1);
+                sleep(PAUSE).await;
+                continue;
             }
         };
+        rest = later;
         for (id, state) in ids.iter().zip(states) {
             match state {
                 Ok(Some(state)) if state.status.is_terminal() => {

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -49,7 +49,7 @@ struct Entry {
     id: TaskId,
     /// When this client sent the task: until its record would have expired, a missing record means that the
     /// store lost it and the log still has it.
-    sent: Option<Instant>,
+    sent: OnceLock<Instant>,
     attached: AtomicBool,
     tell: Mutex<Option<oneshot::Sender<Settled>>>,
     told: Shared<oneshot::Receiver<Settled>>,
@@ -65,29 +65,36 @@ impl Waiting {
 
     /// Waits for a task that this client sends: its record names the reply channel.
     pub(crate) fn sending(self: &Arc<Self>, id: &TaskId) -> Waiter {
-        self.enter(id, Some(Instant::now()))
+        let waiter = self.enter(id, Entry::is_useful);
+        waiter.entry.sent.get_or_init(Instant::now);
+        waiter.entry.attached.store(true, Ordering::Release);
+        waiter
     }
 
     /// Waits for a task that somebody sent.
     pub(crate) fn by_id(self: &Arc<Self>, id: &TaskId) -> Waiter {
-        self.enter(id, None)
+        self.enter(id, |_| true)
     }
 
-    fn enter(self: &Arc<Self>, id: &TaskId, sent: Option<Instant>) -> Waiter {
+    /// The entry that is there, if it will do, or a new one in its place.
+    fn enter(self: &Arc<Self>, id: &TaskId, will_do: impl Fn(&Entry) -> bool) -> Waiter {
         let mut entries = self.lock();
-        if let Some(entry) = entries.get(id).and_then(Weak::upgrade) {
-            return Waiter::new(entry);
+        let present = entries.get(id).and_then(Weak::upgrade);
+        if let Some(entry) = present.as_ref().filter(|entry| will_do(entry)) {
+            return Waiter::new(Arc::clone(entry));
         }
         let (tell, told) = oneshot::channel();
         let entry = Arc::new(Entry {
             id: id.clone(),
-            sent,
-            attached: AtomicBool::new(sent.is_some()),
+            sent: OnceLock::new(),
+            attached: AtomicBool::new(false),
             tell: Mutex::new(Some(tell)),
             told: told.shared(),
             waiting: Arc::clone(self),
         });
         entries.insert(id.clone(), Arc::downgrade(&entry));
+        // In this order: an entry takes the lock when it is dropped.
+        drop((entries, present));
         Waiter::new(entry)
     }
 
@@ -98,7 +105,7 @@ impl Waiting {
         if matches!(settled, Settled::Missing) && entry.is_fresh() {
             return;
         }
-        let tell = entry.tell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tell = entry.tell().take();
         if let Some(tell) = tell {
             // Cannot fail: the entry holds the receiver.
             let _ = tell.send(settled);
@@ -107,9 +114,9 @@ impl Waiting {
 
     /// The tasks that somebody still waits for.
     pub(crate) fn open(&self) -> Vec<TaskId> {
-        let entries = self.lock();
-        let open = entries.iter().filter(|(_, entry)| entry.upgrade().is_some_and(|entry| entry.is_open()));
-        open.map(|(id, _)| id.clone()).collect()
+        let entries: Vec<Arc<Entry>> = self.lock().values().filter_map(Weak::upgrade).collect();
+        // Not under the table's lock, which an entry takes when it is dropped.
+        entries.iter().filter(|entry| entry.is_open()).map(|entry| entry.id.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Weak<Entry>>> {
@@ -119,11 +126,21 @@ impl Waiting {
 
 impl Entry {
     fn is_fresh(&self) -> bool {
-        self.sent.is_some_and(|at| at.elapsed() < Duration::from_millis(ttl::RESULT))
+        self.sent.get().is_some_and(|at| at.elapsed() < Duration::from_millis(ttl::RESULT))
     }
 
+    /// Somebody has to be told, and the reply channel is known to the record.
     fn is_open(&self) -> bool {
-        self.attached.load(Ordering::Acquire) && self.told.peek().is_none()
+        self.attached.load(Ordering::Acquire) && self.tell().is_some()
+    }
+
+    /// Not one that was told that there is no such task, before it was sent.
+    fn is_useful(&self) -> bool {
+        self.tell().is_some() || matches!(self.told.clone().now_or_never(), Some(Ok(Settled::Ended(_))))
+    }
+
+    fn tell(&self) -> MutexGuard<'_, Option<oneshot::Sender<Settled>>> {
+        self.tell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,6 +169,12 @@ impl Waiter {
         &self.entry.id
     }
 
+    /// Has the task looked up, in case it has ended already.
+    pub(crate) fn look(&self) {
+        // Fails only when the client is gone.
+        let _ = self.entry.waiting.attach.send(self.entry.id.clone());
+    }
+
     /// Whether this client sent the task so recently that its record cannot have expired.
     pub(crate) fn is_fresh(&self) -> bool {
         self.entry.is_fresh()
@@ -169,8 +192,7 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Settled> {
         if !self.entry.attached.swap(true, Ordering::AcqRel) {
-            // Fails only when the client's loop has ended with its runtime: then nobody polls either.
-            let _ = self.entry.waiting.attach.send(self.entry.id.clone());
+            self.look();
         }
         Pin::new(&mut self.told).poll(cx).map(|told| told.unwrap_or(Settled::Missing))
     }

@@ -496,7 +496,7 @@ async fn next_replies(replies: &mut Box<dyn Replies>, count: usize) -> Vec<Reply
     while all.len() < count {
         match next(replies).await {
             Notice::Replies(batch) => all.extend(batch),
-            Notice::Missed => panic!("missed after {all:?}"),
+            other => panic!("{other:?} after {all:?}"),
         }
     }
     all
@@ -594,9 +594,9 @@ fn info(id: &str) -> WorkerInfo {
 
 async fn a_worker_is_registered_until_it_leaves(store: &dyn Subject) {
     for _ in 0..2 {
-        assert_eq!(store.beat(&info("w1"), 60_000).await.unwrap(), []);
+        assert_eq!(store.beat(&info("w1"), Some(60_000)).await.unwrap(), []);
     }
-    assert_eq!(store.beat(&WorkerInfo { processed: 4, ..info("w2") }, 60_000).await.unwrap(), []);
+    assert_eq!(store.beat(&WorkerInfo { processed: 4, ..info("w2") }, Some(60_000)).await.unwrap(), []);
     let now_ms = store.now_us().await.unwrap() / 1_000;
     let mut workers = store.workers().await.unwrap();
     workers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -613,20 +613,20 @@ async fn a_worker_is_registered_until_it_leaves(store: &dyn Subject) {
 
 async fn a_lost_worker_is_told_once(store: &dyn Subject) {
     const LOST_AFTER_MS: u64 = 200;
-    store.beat(&info("lost"), 60_000).await.unwrap();
+    store.beat(&info("lost"), Some(60_000)).await.unwrap();
     let seen_at = store.workers().await.unwrap()[0].seen_at;
     while store.now_us().await.unwrap() / 1_000 <= seen_at + LOST_AFTER_MS {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (a, b) = (info("a"), info("b"));
-    let (first, second) = tokio::join!(store.beat(&a, LOST_AFTER_MS), store.beat(&b, LOST_AFTER_MS));
-    let third = store.beat(&b, LOST_AFTER_MS).await;
+    let (first, second) = tokio::join!(store.beat(&a, Some(LOST_AFTER_MS)), store.beat(&b, Some(LOST_AFTER_MS)));
+    let third = store.beat(&b, Some(LOST_AFTER_MS)).await;
     let mut told = [first, second, third].map(Result::unwrap).concat();
     // On a slow machine they may lose each other.
     told.retain(|worker| worker.id == "lost");
     assert_eq!(told, [WorkerInfo { seen_at, ..info("lost") }]);
     assert!(store.workers().await.unwrap().iter().all(|worker| worker.id != "lost"));
     // It was only slow: its next beat registers it again.
-    store.beat(&info("lost"), 60_000).await.unwrap();
+    store.beat(&info("lost"), Some(60_000)).await.unwrap();
     assert!(store.workers().await.unwrap().iter().any(|worker| worker.id == "lost"));
 }

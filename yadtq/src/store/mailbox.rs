@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{Notice, Reply};
+use crate::core::names::TaskId;
 
 /// Replies that one mailbox keeps.
 const CAPACITY: usize = 100_000;
@@ -23,6 +24,7 @@ pub(crate) struct Mailbox {
 struct Inner {
     batches: VecDeque<Vec<Reply>>,
     replies: usize,
+    ended: Vec<TaskId>,
     missed: bool,
 }
 
@@ -40,6 +42,11 @@ impl Mailbox {
                 inner.batches.push_back(batch);
             }
         });
+    }
+
+    /// Notes a task whose outcome has to be asked for.
+    pub(crate) fn ended(&self, id: TaskId) {
+        self.change(|inner| if inner.ended.len() < CAPACITY { inner.ended.push(id) } else { inner.missed = true });
     }
 
     /// Notes that something may have been missed.
@@ -63,6 +70,9 @@ impl Mailbox {
         if let Some(batch) = inner.batches.pop_front() {
             inner.replies -= batch.len();
             return Some(Notice::Replies(batch));
+        }
+        if !inner.ended.is_empty() {
+            return Some(Notice::Ended(std::mem::take(&mut inner.ended)));
         }
         std::mem::take(&mut inner.missed).then_some(Notice::Missed)
     }

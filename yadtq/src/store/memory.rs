@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use super::{
     Completion, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, StoreInfo, Submission, WorkerInfo,
-    mailbox::Mailbox, registry_ttl_ms, ttl,
+    mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
@@ -124,12 +124,13 @@ impl Store for MemoryStore {
         Ok(Box::new(MemoryReplies(mailbox)))
     }
 
-    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: u64) -> Result<Vec<WorkerInfo>, StoreError> {
+    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: Option<u64>) -> Result<Vec<WorkerInfo>, StoreError> {
         let (mut inner, now_us) = self.lock();
         let now_ms = now_us / 1_000;
-        let expires_ms = now_ms + registry_ttl_ms(lost_after_ms);
+        let expires_ms = now_ms + ttl::WORKER;
         let info = WorkerInfo { seen_at: now_ms, ..worker.clone() };
         inner.workers.insert(worker.id.clone(), Registration { info, expires_ms });
+        let Some(lost_after_ms) = lost_after_ms else { return Ok(Vec::new()) };
         let lost = inner.workers.extract_if(|_, other| other.info.seen_at + lost_after_ms < now_ms);
         Ok(lost.filter(|(_, other)| other.expires_ms > now_ms).map(|(_, other)| other.info).collect())
     }

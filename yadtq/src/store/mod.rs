@@ -29,6 +29,8 @@ pub mod ttl {
 
     /// A task that waits or runs: 7 days, counted anew when it comes to wait and when its lease is extended.
     pub const WAITING: u64 = 7 * 24 * HOUR;
+    /// A worker's registration, without heartbeats: 1 min.
+    pub const WORKER: u64 = 60_000;
     /// A finished task with its result: 24 h.
     pub const RESULT: u64 = 24 * HOUR;
     /// A finished task whose result is not kept: 1 h. Must outlive any redelivery of the record.
@@ -37,11 +39,6 @@ pub mod ttl {
 
 /// Clients that are told of one task's end; the others have to ask, as after a lost reply.
 const MAX_WAITERS: usize = 64;
-
-/// How long a worker's registration outlives its last heartbeat.
-fn registry_ttl_ms(lost_after_ms: u64) -> u64 {
-    3 * lost_after_ms
-}
 
 /// Why the store did not do as asked.
 #[derive(Clone, Debug, Error)]
@@ -124,7 +121,9 @@ pub struct Reply {
 pub enum Notice {
     /// Tasks ended.
     Replies(Vec<Reply>),
-    /// Something may have been missed (a reconnect, a burst, a result too large for the channel): ask the store.
+    /// These tasks ended, with results that are too large for the channel: ask the store.
+    Ended(Vec<TaskId>),
+    /// Something may have been missed (a reconnect, a burst): ask the store.
     Missed,
 }
 
@@ -212,9 +211,9 @@ pub trait Store: Debug + Send + Sync {
     /// first notice: from then on replies come.
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError>;
 
-    /// Notes that a worker lives; returns workers whose last heartbeat is older than `lost_after_ms`. Each
-    /// lost worker is told to one caller only.
-    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: u64) -> Result<Vec<WorkerInfo>, StoreError>;
+    /// Notes that a worker lives; returns workers whose last heartbeat is older than `lost_after_ms` (`None`: does
+    /// not look, as after an outage, when everybody's is). Each lost worker is told to one caller only.
+    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: Option<u64>) -> Result<Vec<WorkerInfo>, StoreError>;
 
     /// Takes a worker that stops out of the registry.
     async fn leave(&self, worker: &str) -> Result<(), StoreError>;

@@ -111,7 +111,7 @@ impl Store for RedisStore {
         Ok(Box::new(RedisReplies::open(&self.config, self.keys.reply(client))))
     }
 
-    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: u64) -> Result<Vec<WorkerInfo>, StoreError> {
+    async fn beat(&self, worker: &WorkerInfo, lost_after_ms: Option<u64>) -> Result<Vec<WorkerInfo>, StoreError> {
         self.beat_worker(worker, lost_after_ms).await
     }
 

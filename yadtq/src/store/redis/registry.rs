@@ -4,16 +4,16 @@ use fred::interfaces::{FredResult, HashesInterface, KeysInterface, SortedSetsInt
 use serde_json::{Map, Value as Json};
 
 use super::RedisStore;
-use crate::store::{StoreError, WorkerInfo, registry_ttl_ms};
+use crate::store::{StoreError, WorkerInfo, ttl};
 
 /// Fields that are text as they are; the others are written as JSON.
 const PLAIN: [&str; 3] = ["id", "host", "version"];
 
 impl RedisStore {
     pub(super) async fn beat_worker(
-        &self, worker: &WorkerInfo, lost_after_ms: u64,
+        &self, worker: &WorkerInfo, lost_after_ms: Option<u64>,
     ) -> Result<Vec<WorkerInfo>, StoreError> {
-        self.write_worker(worker, registry_ttl_ms(lost_after_ms)).await.map_err(self.told())?;
+        self.write_worker(worker, ttl::WORKER).await.map_err(self.told())?;
         let mut infos = Vec::new();
         for (id, seen_at) in self.run_beat(&worker.id, lost_after_ms).await? {
             infos.extend(self.read_worker(&id, seen_at).await.map_err(self.told())?);

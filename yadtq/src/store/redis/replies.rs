@@ -10,7 +10,7 @@ use fred::types::{Message, config::Config};
 
 use super::connection::{Connection, Purpose};
 use crate::{
-    core::lifecycle::Status,
+    core::{lifecycle::Status, names::TaskId},
     store::{Notice, Replies, Reply, mailbox::Mailbox},
 };
 
@@ -58,8 +58,8 @@ impl Purpose for Subscription {
         let mut replies = Vec::new();
         while !rest.is_empty() {
             match take_reply(&mut rest) {
-                Some(Some(reply)) => replies.push(reply),
-                Some(None) => self.mailbox.miss(),
+                Some(Told::Reply(reply)) => replies.push(reply),
+                Some(Told::TooLarge(id)) => self.mailbox.ended(id),
                 None => {
                     tracing::warn!(event = "reply_unreadable", channel = self.channel);
                     self.mailbox.miss();
@@ -75,8 +75,15 @@ impl Purpose for Subscription {
     }
 }
 
-/// Takes one reply, as `complete.lua` packs it, from the front; `Some(None)` is one too large to be sent.
-fn take_reply(rest: &mut &[u8]) -> Option<Option<Reply>> {
+/// What a message says of one task.
+enum Told {
+    Reply(Reply),
+    /// Its result was too large to be sent.
+    TooLarge(TaskId),
+}
+
+/// Takes what is said of one task, as `complete.lua` packs it, from the front.
+fn take_reply(rest: &mut &[u8]) -> Option<Told> {
     let status = match take(rest, 1)?[0] {
         b's' => Some(Status::Success),
         b'f' => Some(Status::Failure),
@@ -91,7 +98,10 @@ fn take_reply(rest: &mut &[u8]) -> Option<Option<Reply>> {
         std::str::from_utf8(bytes).ok().map(|text| (!text.is_empty()).then(|| Arc::from(text)))
     };
     let (result, error) = (text()?, text()?);
-    Some(status.map(|status| Reply { id, status, result, error }))
+    Some(match status {
+        Some(status) => Told::Reply(Reply { id, status, result, error }),
+        None => Told::TooLarge(id),
+    })
 }
 
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {

@@ -137,9 +137,11 @@ impl RedisStore {
     }
 
     /// Workers that were lost, with their last beat in ms; each is told to one caller.
-    pub(super) async fn run_beat(&self, worker: &str, lost_after_ms: u64) -> Result<Vec<(String, u64)>, StoreError> {
+    pub(super) async fn run_beat(
+        &self, worker: &str, lost_after_ms: Option<u64>,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
         let mut args = Args::default();
-        args.text(&self.keys.workers()).text(worker).number(lost_after_ms);
+        args.text(&self.keys.workers()).text(worker).optional(lost_after_ms.map(|ms| ms.to_string()).as_deref());
         let answers = self.send(&BEAT, &[Call { args, keys: 1 }]).await?;
         let lost = answers.into_iter().flat_map(Value::into_array).collect::<Vec<_>>();
         Ok(lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), pair[1].as_u64().unwrap_or_default())).collect())
