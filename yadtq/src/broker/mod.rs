@@ -38,8 +38,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Bytes of key, value and headers.
     pub(crate) fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.len() + self.value.len() + headers
+        self.key.len() + self.value.len() + headers_size(&self.headers)
     }
 }
 
@@ -56,6 +55,13 @@ pub struct Incoming {
     pub value: Bytes,
     /// The headers.
     pub headers: Headers,
+}
+
+impl Incoming {
+    /// Bytes of key, value and headers.
+    pub(crate) fn size(&self) -> usize {
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.len() + headers_size(&self.headers)
+    }
 }
 
 /// What a subscription tells, in the order in which it is true: no record of a partition comes before its
@@ -162,4 +168,8 @@ pub trait Subscription: Debug + Send + Sync {
 fn queue_of<'a>(namespace: &Namespace, topic: &'a str) -> Option<&'a str> {
     let name = topic.strip_prefix(namespace.as_str())?.strip_prefix('.')?;
     name.parse::<Queue>().ok().map(|_| name)
+}
+
+fn headers_size(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

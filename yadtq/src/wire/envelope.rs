@@ -17,6 +17,9 @@ const MAX_MS: u64 = 365 * 24 * 3_600_000;
 /// The store's scripts count in doubles.
 const MAX_SEQ: u64 = 1 << 52;
 
+/// The longest name of a task or client, in bytes.
+pub const MAX_NAME: usize = 256;
+
 /// Why a record is not a task.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -44,6 +47,16 @@ pub enum Unreadable {
     /// The id is empty or too long.
     #[error(transparent)]
     Id(#[from] NameError),
+    /// A text is longer than it may be.
+    #[error("`{field}` has {len} bytes, more than {max}")]
+    TooLong {
+        /// The field.
+        field: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
     /// `args` is neither an array nor an object.
     #[error("`args` must be an array (by position) or an object (by parameter name)")]
     Args,
@@ -116,6 +129,12 @@ impl Envelope {
         let args = reading.args.get();
         if !args.starts_with(['[', '{']) {
             return Err(Unreadable::Args);
+        }
+        let reply_to = reading.reply_to.as_deref().unwrap_or_default();
+        for (field, text) in [("task", &*reading.task), ("reply-to", reply_to)] {
+            if text.len() > MAX_NAME {
+                return Err(Unreadable::TooLong { field, len: text.len(), max: MAX_NAME });
+            }
         }
         let start = args.as_ptr() as usize - text.as_ptr() as usize;
         Ok(Self {

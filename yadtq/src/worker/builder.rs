@@ -11,6 +11,9 @@ use crate::{
     task::{Definition, Task},
 };
 
+/// More tasks at once in one process are a mistake.
+const MOST_SLOTS: usize = 1_000_000;
+
 /// Settings of a [`Worker`](crate::Worker). Nothing fails before [`build`](Self::build), `start` or `run`.
 ///
 /// ```no_run
@@ -148,8 +151,7 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// - [`Error::DuplicateTask`]: two tasks have one name.
-    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0, or the environment has
-    ///   a wrong setting.
+    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, or a number is 0 or beyond reason.
     pub fn build(self) -> Result<Worker, Error> {
         let options = self.options;
         for (what, value) in [
@@ -160,6 +162,13 @@ impl WorkerBuilder {
         ] {
             if value == 0 {
                 return Err(Error::config(what, "must be at least 1"));
+            }
+        }
+        for (what, slots) in
+            [("concurrency", options.concurrency), ("blocking_concurrency", options.blocking_concurrency)]
+        {
+            if slots > MOST_SLOTS {
+                return Err(Error::config(what, format!("must be at most {MOST_SLOTS}")));
             }
         }
         if self.tasks.is_empty() {

@@ -93,7 +93,9 @@ async fn publish(broker: &dyn Broker, mut record: Outgoing) {
         let answer = broker.publish(vec![record.clone()]).await.pop().expect("one answer a record");
         match answer {
             Ok(()) => return,
-            Err(BrokerError::TooLarge { len, .. }) => cut(&mut record, len),
+            Err(BrokerError::TooLarge { len, .. }) if cut(&mut record) => {
+                warn!(event = "dead_letter_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
+            }
             Err(error) => {
                 warn!(event = "publish_retried", topic = %record.topic, %error, "kafka has not acknowledged yet");
                 sleep(PAUSE).await;
@@ -102,15 +104,20 @@ async fn publish(broker: &dyn Broker, mut record: Outgoing) {
     }
 }
 
-fn cut(record: &mut Outgoing, len: usize) {
-    warn!(event = "dead_letter_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
-    if !record.headers.iter().any(|(name, _)| name == header::CUT) {
-        record.headers.push((header::CUT.to_owned(), Bytes::from(record.value.len().to_string())));
+/// Makes a record smaller: first without foreign headers, then with half of its value, then without its key.
+/// `false` if nothing is left.
+fn cut(record: &mut Outgoing) -> bool {
+    let (headers, len) = (record.headers.len(), record.value.len());
+    record.headers.retain(|(name, _)| name.starts_with("yadtq-"));
+    if record.headers.len() < headers {
+        return true;
     }
     if record.value.is_empty() {
-        // Then it is the headers: keep ours.
-        record.headers.retain(|(name, _)| name.starts_with("yadtq-"));
-        return;
+        return !std::mem::take(&mut record.key).is_empty();
     }
-    record.value = record.value.slice(..record.value.len() / 2);
+    if !record.headers.iter().any(|(name, _)| name == header::CUT) {
+        record.headers.push((header::CUT.to_owned(), Bytes::from(len.to_string())));
+    }
+    record.value = record.value.slice(..len / 2);
+    true
 }

@@ -3,7 +3,7 @@
 //! One batch is under way at a time, and the next goes when it is back: alone, a task waits for nothing;
 //! under load, batches grow. An answer that never came is asked for again with the same nonces.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,17 +23,17 @@ use crate::{
     },
 };
 
-/// Jobs per call.
+/// Jobs per call and lane.
 const BATCH: usize = 512;
 /// How often a lease of somebody else is looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Jobs that wait for a slot.
+/// What is asked.
 #[derive(Default)]
 pub(super) struct Claims {
-    ready: [VecDeque<Arc<Job>>; 2],
-    bytes: usize,
-    asking: bool,
+    pub(super) asking: bool,
+    /// The queue whose turn it is to be first.
+    turn: usize,
 }
 
 /// A batch of claims, and its answers.
@@ -43,45 +43,14 @@ pub(super) struct Claimed {
     answers: Result<Vec<Result<Claim, StoreError>>, StoreError>,
 }
 
-impl Claims {
-    pub(super) fn push(&mut self, job: Arc<Job>) {
-        self.bytes += job.record.value.len();
-        self.ready[job.lane() as usize].push_back(job);
-    }
-
-    fn push_front(&mut self, job: Arc<Job>) {
-        self.bytes += job.record.value.len();
-        self.ready[job.lane() as usize].push_front(job);
-    }
-
-    fn pop(&mut self, lane: Lane) -> Option<Arc<Job>> {
-        let job = self.ready[lane as usize].pop_front()?;
-        self.bytes -= job.record.value.len();
-        Some(job)
-    }
-
-    pub(super) fn retain(&mut self, keep: impl Fn(&Job) -> bool) {
-        for lane in &mut self.ready {
-            lane.retain(|job| keep(job));
-        }
-        self.bytes = self.ready.iter().flatten().map(|job| job.record.value.len()).sum();
-    }
-
-    /// Jobs and bytes that wait.
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        (self.ready.iter().map(VecDeque::len).sum(), self.bytes)
-    }
-}
-
 impl Control {
     pub(super) fn pump_claims(&mut self) {
-        if self.claims.asking || self.claims.waiting().0 == 0 {
+        if self.claims.asking {
             return;
         }
         let mut jobs = Vec::new();
         for lane in Lane::ALL {
-            let room = self.slots.room(lane).min(BATCH - jobs.len());
-            jobs.extend(std::iter::from_fn(|| self.claims.pop(lane)).take(room));
+            self.pop_ready(lane, &mut jobs);
         }
         if jobs.is_empty() {
             return;
@@ -107,13 +76,30 @@ impl Control {
         }));
     }
 
+    /// Takes as many jobs as there is room for, from all queues in turn.
+    fn pop_ready(&mut self, lane: Lane, jobs: &mut Vec<Arc<Job>>) {
+        let mut room = self.slots.room(lane).min(BATCH);
+        let mut idle = 0;
+        while room > 0 && idle < self.sources.len() {
+            self.claims.turn = (self.claims.turn + 1) % self.sources.len();
+            match self.sources[self.claims.turn].pop(lane) {
+                Some(job) => {
+                    jobs.push(job);
+                    room -= 1;
+                    idle = 0;
+                }
+                None => idle += 1,
+            }
+        }
+    }
+
     pub(super) fn claimed(&mut self, Claimed { jobs, sent, answers }: Claimed) {
         self.claims.asking = false;
         let answers = match answers {
             Ok(answers) => answers,
             Err(error) => {
                 debug!(event = "claim_unanswered", worker = %self.id, jobs = jobs.len(), %error, "asking again");
-                jobs.into_iter().rev().for_each(|job| self.claims.push_front(job));
+                jobs.into_iter().rev().for_each(|job| self.sources[job.at.queue].push_front(job));
                 return;
             }
         };
@@ -142,9 +128,11 @@ impl Control {
             token,
             deliveries,
             confirmed: sent,
+            granted: Instant::now(),
             started: None,
             cancel: CancellationToken::new(),
             abort: None,
+            timer: None,
             overrun: false,
         };
         if let Some(older) = self.runs.remove(&id) {
@@ -157,7 +145,7 @@ impl Control {
         let suspect = deliveries >= Claimer::SUSPECT;
         let lane = run.job.lane();
         if self.draining {
-            return self.give_back(vec![run.lease()]);
+            return self.give_back(&[run], Vec::new());
         }
         self.runs.insert(id.clone(), run);
         if unknown {
@@ -178,8 +166,9 @@ impl Control {
 
     /// It is time to ask (again), unless the record went to another worker.
     pub(super) fn ask(&mut self, job: Arc<Job>) {
-        if self.is_ours(job.at) {
-            self.claims.push_front(job);
+        let source = &mut self.sources[job.at.queue];
+        if source.owns(job.at) {
+            source.push(job);
         }
     }
 

@@ -20,10 +20,11 @@ use super::{
     claims::Claims,
     execute::{Finish, Slots},
     heartbeat::Stillness,
-    intake::{Intake, Source},
+    intake::Intake,
     job::Run,
     run::Stop,
     settle::Ending,
+    source::Source,
     step::{Call, Due},
 };
 use crate::{
@@ -93,12 +94,15 @@ pub(super) async fn run(
     id: WorkerId, client: &Client, plan: &Plan, tasks: &Handle, stop: &Stop,
 ) -> Result<Exit, Error> {
     let (broker, store) = client.config().open()?;
+    let namespace = &client.config().namespace;
+    let sources = plan.queues.iter().map(|queue| Source::subscribe(&*broker, namespace, queue));
+    let sources = sources.collect::<Result<_, _>>()?;
     let (finish, mut finishes) = mpsc::unbounded_channel();
     let mut control = Control {
         started_at: client.config().clock.now_us() / 1_000,
         stillness: Stillness::new(Arc::clone(&client.config().clock)),
         slots: Slots::new(&plan.options),
-        sources: Source::subscribe(&*broker, &client.config().namespace, &plan.queues)?,
+        sources,
         id,
         plan: plan.clone(),
         client: client.clone(),

@@ -1,6 +1,6 @@
 //! The end of a worker: lets what runs finish, and hands back what does not.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::join_all};
 use tokio::{
@@ -12,12 +12,15 @@ use tracing::{info, warn};
 
 use super::{
     control::{Control, EXTEND},
-    execute::Finish,
-    job::{Lane, Run},
+    execute::{Finish, LONGEST},
+    job::{Job, Lane, Run},
     run::Stop,
     step::Step,
 };
-use crate::store::Lease;
+use crate::{
+    core::{lifecycle::Token, names::TaskId},
+    store::{Lease, StoreError},
+};
 
 /// How long the last words to tasks and servers may take.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -28,16 +31,11 @@ impl Control {
         let limit = self.plan.options.drain_timeout;
         info!(event = "worker_draining", worker = %self.id, running = self.runs.len(), ?limit, "takes no new tasks");
         self.end_polling().await;
-        self.claims.retain(|_| false);
+        self.sources.iter_mut().for_each(super::source::Source::clear);
         self.later.clear();
         let closing = tokio::spawn(self.close());
-        for (id, token) in self.slots.take_granted() {
-            if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
-                let lease = run.lease();
-                self.runs.remove(&id);
-                self.give_back(vec![lease]);
-            }
-        }
+        self.give_back_waiting(|_| true);
+        let limit = limit.min(LONGEST);
         self.finish_until(Instant::now() + limit, &stop.now, finishes, Self::is_idle).await;
         self.runs.values().for_each(Run::stop);
         self.finish_until(Instant::now() + GOODBYE, &CancellationToken::new(), finishes, Self::is_rid).await;
@@ -45,11 +43,8 @@ impl Control {
             warn!(event = "task_abandoned", worker = %self.id, task_id = %run.job.envelope.id, task = %run.job.ask.task,
                 "it does not end; its lease does, in a few seconds");
         }
-        let goodbye = async {
-            // Only a panic could make it fail, and that is logged where it happens.
-            let _ = closing.await;
-            self.store.leave(&self.id).await
-        };
+        // Only a panic could make the closing fail, and that is logged where it happens.
+        let goodbye = async { tokio::join!(closing, self.store.leave(&self.id)).1 };
         match timeout(GOODBYE, goodbye).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(event = "goodbye_failed", worker = %self.id, %error, "the others will notice"),
@@ -102,29 +97,48 @@ impl Control {
 
     /// Nothing runs, and all is said.
     fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.releasing == 0
+        self.runs.is_empty() && self.releasing == 0 && !self.claims.asking
     }
 
     /// Nothing is left that could be handed back: what still runs cannot be stopped.
     fn is_rid(&self) -> bool {
-        self.releasing == 0
-            && self.endings.is_empty()
-            && !self.settling
-            && self.runs.values().all(|run| run.job.lane() == Lane::Blocking)
+        let stuck = self.runs.values().all(|run| run.job.lane() == Lane::Blocking);
+        stuck && self.releasing == 0 && self.endings.is_empty() && !self.settling && !self.claims.asking
     }
 
-    /// Gives tasks back, so that anybody may run them at once.
-    pub(super) fn give_back(&mut self, leases: Vec<Lease>) {
-        info!(event = "tasks_handed_back", worker = %self.id, tasks = leases.len(), "handed back");
+    /// Gives tasks back, so that anybody may run them at once. These jobs are asked for again, once that is done.
+    pub(super) fn give_back(&mut self, runs: &[Run], again: Vec<Arc<Job>>) {
+        if runs.is_empty() {
+            return;
+        }
+        info!(event = "tasks_handed_back", worker = %self.id, tasks = runs.len(), "handed back");
+        let leases: Vec<Lease> = runs.iter().map(Run::lease).collect();
         let store = Arc::clone(&self.store);
         self.releasing += 1;
-        self.calls.push(Box::pin(async move { Step::Released(store.release(&leases).await.err()) }));
+        self.calls.push(Box::pin(async move {
+            let error = store.release(&leases).await.err();
+            Step::Released { again, error }
+        }));
     }
 
-    pub(super) fn released(&mut self, error: Option<crate::store::StoreError>) {
+    /// Gives granted tasks back that have not started.
+    pub(super) fn give_back_waiting(&mut self, which: impl Fn(&Run) -> bool) {
+        let waiting = |(id, token): &(TaskId, Token)| self.runs.get(id).filter(|run| run.token == *token && which(run));
+        let ids: HashSet<TaskId> =
+            self.slots.granted().filter_map(waiting).map(|run| run.job.envelope.id.clone()).collect();
+        self.slots.retain_granted(|id| !ids.contains(id));
+        let runs: Vec<Run> = ids.iter().filter_map(|id| self.runs.remove(id)).collect();
+        let again = runs.iter().flat_map(Run::jobs).cloned().collect();
+        self.give_back(&runs, again);
+    }
+
+    pub(super) fn released(&mut self, again: Vec<Arc<Job>>, error: Option<StoreError>) {
         self.releasing -= 1;
         if let Some(error) = error {
             warn!(event = "hand_back_failed", worker = %self.id, %error, "their leases end in a few seconds");
+        }
+        if !self.draining {
+            again.into_iter().for_each(|job| self.ask(job));
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 const AHEAD: Duration = Duration::from_millis(10);
 const MOST_AHEAD: usize = 1_024;
 /// Timers take no more.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// A run has ended, one way or another.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Slots {
     pub(super) fn room(&mut self, lane: Lane) -> usize {
         let slots = &mut self.lanes[lane as usize];
         let ahead = slots.pace.ahead();
-        (slots.limit + ahead).saturating_sub(slots.started + slots.granted.len())
+        slots.limit.saturating_add(ahead).saturating_sub(slots.started + slots.granted.len())
     }
 
     pub(super) fn quarantine_is_free(&self) -> bool {
@@ -107,12 +107,15 @@ impl Slots {
     }
 
     /// All that was granted and has not started.
-    pub(super) fn take_granted(&mut self) -> Vec<(TaskId, Token)> {
-        self.each().flat_map(|slots| slots.granted.drain(..)).collect()
+    pub(super) fn granted(&self) -> impl Iterator<Item = &(TaskId, Token)> {
+        self.lanes.iter().chain([&self.quarantine]).flat_map(|slots| &slots.granted)
     }
 
-    fn each(&mut self) -> impl Iterator<Item = &mut LaneSlots> {
-        self.lanes.iter_mut().chain([&mut self.quarantine])
+    /// Takes some of it back.
+    pub(super) fn retain_granted(&mut self, keep: impl Fn(&TaskId) -> bool) {
+        for slots in self.lanes.iter_mut().chain([&mut self.quarantine]) {
+            slots.granted.retain(|(id, _)| keep(id));
+        }
     }
 
     fn of(&mut self, lane: Lane, suspect: bool) -> &mut LaneSlots {
@@ -169,6 +172,10 @@ impl Control {
 
     fn start(&mut self, id: &TaskId, token: Token, suspect: bool) {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.token == token) else { return };
+        if run.cancel.is_cancelled() {
+            // Its lease was lost while it waited for the slot.
+            return self.forsake(id);
+        }
         let job = Arc::clone(&run.job);
         let Some(definition) = &job.definition else { return };
         let (envelope, lane) = (&job.envelope, job.lane());
@@ -201,15 +208,24 @@ impl Control {
                     reporter.tell(ended.unwrap_or_else(|panic| Ended::Panicked(message(&*panic))));
                 });
                 if let Some(limit) = limit {
-                    self.later.insert(Due::Overrun(id.clone(), token), limit.min(LONGEST));
+                    run.timer = Some(self.later.insert(Due::Overrun(id.clone(), token), limit.min(LONGEST)));
                 }
             }
+        }
+    }
+
+    /// A run that must not begin: the store says what becomes of its records.
+    fn forsake(&mut self, id: &TaskId) {
+        let Some(run) = self.runs.remove(id) else { return };
+        for job in run.jobs() {
+            self.ask(Arc::clone(job));
         }
     }
 
     /// A blocking task cannot be dropped: it is asked to end, and keeps its lease until it does.
     pub(super) fn overrun(&mut self, id: &TaskId, token: Token) {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.token == token) else { return };
+        run.timer = None;
         run.overrun = true;
         run.cancel.cancel();
         warn!(event = "task_overrun", worker = %self.id, task_id = %id, task = %run.job.ask.task,

@@ -72,7 +72,7 @@ impl Control {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             queues: self.plan.queues.iter().map(ToString::to_string).collect(),
-            slots: self.plan.options.concurrency + self.plan.options.blocking_concurrency,
+            slots: self.plan.options.concurrency.saturating_add(self.plan.options.blocking_concurrency),
             running: self.runs.len(),
             running_ids: ids.collect(),
             processed: self.processed,
@@ -81,9 +81,12 @@ impl Control {
             seen_at: 0,
         };
         let store = Arc::clone(&self.store);
+        // After an outage everybody's last heartbeat is old.
+        let settled = store.connected_for().is_some_and(|up| up >= LEASE);
+        let lost_after = settled.then(|| millis(LEASE));
         self.beating = true;
         self.calls.push(Box::pin(async move {
-            let lost = async { Ok((store.beat(&info, millis(LEASE)).await?, store.now_us().await?)) };
+            let lost = async { Ok((store.beat(&info, lost_after).await?, store.now_us().await?)) };
             Step::Beaten(Beaten { lost: lost.await })
         }));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, time::delay_queue};
 
 use crate::{
     broker::Incoming,
@@ -20,6 +20,8 @@ pub(super) struct Position {
     pub(super) partition: i32,
     pub(super) epoch: u64,
     pub(super) offset: i64,
+    /// Of the record.
+    pub(super) bytes: usize,
 }
 
 /// A readable record that has to end.
@@ -65,9 +67,12 @@ pub(super) struct Run {
     pub(super) deliveries: u32,
     /// When the lease was last known to live.
     pub(super) confirmed: Instant,
+    pub(super) granted: Instant,
     pub(super) started: Option<Instant>,
     pub(super) cancel: CancellationToken,
     pub(super) abort: Option<tokio::task::AbortHandle>,
+    /// When it has to be asked to end, if it is a blocking task with a timeout.
+    pub(super) timer: Option<delay_queue::Key>,
     /// Its timeout is over: whatever it returns, it ends as timed out.
     pub(super) overrun: bool,
 }

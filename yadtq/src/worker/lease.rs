@@ -21,6 +21,9 @@ use crate::{
 /// Leases confirmed more recently than this are left alone.
 const YOUNG: Duration = Duration::from_millis(1_500);
 
+/// A granted task that has not found a slot by then is given back.
+const IMPATIENCE: Duration = Duration::from_secs(1);
+
 /// A batch of extensions, and its answers.
 pub(super) struct Extensions {
     leases: Vec<Lease>,
@@ -30,6 +33,8 @@ pub(super) struct Extensions {
 
 impl Control {
     pub(super) fn extend(&mut self) {
+        // Claimed ahead for a pace that did not last: others may have a free slot.
+        self.give_back_waiting(|run| run.granted.elapsed() >= IMPATIENCE);
         if self.extending {
             return;
         }

@@ -24,6 +24,7 @@ mod job;
 mod lease;
 mod run;
 mod settle;
+mod source;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -29,13 +29,18 @@ use crate::{client::Client, core::names::WorkerId, error::Error};
 ///     yadtq::Worker::builder().register(add).run().await
 /// }
 /// ```
+#[must_use = "a worker does nothing until it is started or run"]
 pub struct Worker {
     client: Option<Client>,
     plan: Plan,
 }
 
-/// A worker that works. Stops when told or when dropped; dropped, it drains in the background.
+/// A worker that works in the background, until it is told to stop.
+///
+/// Dropped, it is told to stop and nobody waits for it: at the end of `main` the process ends before it has drained.
+/// Keep it, and [`stop`](Self::stop) it.
 #[derive(Debug)]
+#[must_use = "a worker that is dropped stops"]
 pub struct RunningWorker {
     stop: Stop,
     ended: oneshot::Receiver<Result<(), Error>>,
@@ -62,7 +67,7 @@ impl Worker {
 
     /// Works until the process gets SIGTERM or SIGINT (elsewhere than on Unix: Ctrl-C), then drains: it takes
     /// nothing new, waits for running tasks up to the drain timeout, and hands the rest back. A second signal
-    /// ends the wait at once.
+    /// ends the wait. Afterwards the process still ignores both signals: it is expected to end.
     ///
     /// # Errors
     /// As [`start`](Self::start); also if the signals cannot be listened to, or the worker failed.
@@ -93,6 +98,14 @@ impl Worker {
 }
 
 impl RunningWorker {
+    /// Waits until the worker ends by itself, which it does only when it has failed. Cancel safe.
+    ///
+    /// # Errors
+    /// Why it has ended.
+    pub async fn ended(&mut self) -> Result<(), Error> {
+        (&mut self.ended).await.unwrap_or_else(|_| Err(died()))
+    }
+
     /// Takes nothing new, waits for running tasks up to the drain timeout, hands the rest back, and ends.
     ///
     /// # Errors

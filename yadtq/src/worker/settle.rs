@@ -29,6 +29,11 @@ use crate::{
 /// Ends per call.
 const BATCH: usize = 512;
 
+/// How long an end waits that the store refused.
+const REFUSED: Duration = Duration::from_secs(1);
+/// Bytes per call, unless a single one has more: what a slow network carries well within the call's timeout.
+const BATCH_BYTES: usize = 4 * 1_024 * 1_024;
+
 /// A run's end that is not recorded yet.
 pub(super) struct Ending {
     id: TaskId,
@@ -48,7 +53,10 @@ impl Control {
     pub(super) fn report(&mut self, finish: Finish) {
         self.slots.freed(&finish);
         let Finish { id, token, ended, .. } = finish;
-        if let Some(run) = self.runs.get(&id).filter(|run| run.token == token) {
+        if let Some(run) = self.runs.get_mut(&id).filter(|run| run.token == token) {
+            if let Some(timer) = run.timer.take() {
+                self.later.remove(&timer);
+            }
             let attempt = run.job.ask.attempt;
             let ended = if run.overrun {
                 Ended::TimedOut(Duration::from_millis(run.started.map_or(0, |at| millis(at.elapsed()))))
@@ -102,19 +110,20 @@ impl Control {
     fn dropped(&mut self, id: &TaskId) {
         let Some(run) = self.runs.remove(id) else { return };
         warn!(event = "task_dropped", worker = %self.id, task_id = %id, "dropped before it ended; handed back");
-        self.give_back(vec![run.lease()]);
-        if !self.draining {
-            for job in run.jobs() {
-                self.later.insert(Due::Ask(Arc::clone(job)), Duration::from_secs(1));
-            }
-        }
+        let again = run.jobs().cloned().collect();
+        self.give_back(&[run], again);
     }
 
     pub(super) fn pump_settling(&mut self) {
         if self.settling || self.endings.is_empty() {
             return;
         }
-        let count = self.endings.len().min(BATCH);
+        let mut bytes = 0;
+        let fits = |ending: &&Ending| {
+            bytes += ending.bytes();
+            bytes <= BATCH_BYTES
+        };
+        let count = self.endings.iter().take(BATCH).take_while(fits).count().max(1);
         let endings: Vec<Ending> =
             self.endings.drain(..count).filter(|ending| ending.run(&self.runs).is_some()).collect();
         let completion = |ending: &Ending| {
@@ -127,7 +136,7 @@ impl Control {
         self.settling = true;
         self.calls.push(Box::pin(async move {
             let answers = store.complete(&completions).await;
-            if !answers.as_ref().is_ok_and(|answers| answers.iter().all(Result::is_ok)) {
+            if answers.is_err() {
                 sleep(PAUSE).await;
             }
             Step::Settled(Settling { endings, answers })
@@ -158,7 +167,7 @@ impl Control {
                 }
                 Err(error) => {
                     error!(event = "result_refused", worker = %self.id, task_id = %ending.id, %error, "it is held until this is mended");
-                    self.endings.push_back(ending);
+                    self.later.insert(Due::Record(ending), REFUSED);
                 }
             }
         }
@@ -206,6 +215,11 @@ impl Control {
 impl Ending {
     pub(super) fn is(&self, id: &TaskId, token: Token) -> bool {
         self.token == token && self.id == *id
+    }
+
+    fn bytes(&self) -> usize {
+        let Outcome { result, error, .. } = &*self.outcome;
+        result.as_ref().map_or(0, |text| text.len()) + error.as_ref().map_or(0, |text| text.len())
     }
 
     /// The run that ended, if it is still the task's latest here.

@@ -11,7 +11,7 @@ use super::{
     heartbeat::Beaten,
     job::{Job, Position},
     lease::Extensions,
-    settle::Settling,
+    settle::{Ending, Settling},
 };
 use crate::{
     broker::Event,
@@ -27,7 +27,7 @@ pub(super) enum Step {
     /// A subscription told something.
     Polled { queue: usize, events: Vec<Event> },
     /// The worker has been full for a while.
-    StillFull,
+    StillFull { queue: usize },
     /// A batch of claims was answered, or not.
     Claimed(Claimed),
     /// A batch of ends was answered, or not.
@@ -36,8 +36,8 @@ pub(super) enum Step {
     Extended(Extensions),
     /// Publications that an end waited for are acknowledged: these offsets are done.
     Published { at: Vec<Position> },
-    /// Tasks were given back, or not.
-    Released(Option<StoreError>),
+    /// Tasks were given back, or not; these are asked for again.
+    Released { again: Vec<Arc<Job>>, error: Option<StoreError> },
     /// A heartbeat was sent, or not.
     Beaten(Beaten),
     /// The servers were looked at, once, at the start.
@@ -53,18 +53,20 @@ pub(super) enum Due {
     Ask(Arc<Job>),
     /// A blocking task's timeout is over.
     Overrun(TaskId, Token),
+    /// Try to record an end again that the store refused.
+    Record(Ending),
 }
 
 impl Control {
     pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Polled { queue, events } => self.polled(queue, events),
-            Step::StillFull => self.still_full(),
+            Step::StillFull { queue } => self.still_full(queue),
             Step::Claimed(claimed) => self.claimed(claimed),
             Step::Settled(settling) => self.settled(settling),
             Step::Extended(extensions) => self.extended(extensions),
             Step::Published { at } => self.published(&at),
-            Step::Released(error) => self.released(error),
+            Step::Released { again, error } => self.released(again, error),
             Step::Beaten(beaten) => self.beaten(beaten),
             Step::Inspected => {}
         }
@@ -74,6 +76,7 @@ impl Control {
         match due {
             Due::Ask(job) => self.ask(job),
             Due::Overrun(id, token) => self.overrun(&id, token),
+            Due::Record(ending) => self.endings.push_back(ending),
         }
     }
 

@@ -1,0 +1,214 @@
+//! One queue of a worker: its partitions, what of it waits for a slot, and when enough is enough.
+//!
+//! Bounded in two ways. A partition whose window between oldest unfinished and newest record grows to [`WINDOW`] is
+//! paused until half of it is done. A queue of which [`READY_JOBS`] wait for a slot, or [`OPEN_BYTES`] are unfinished,
+//! is not polled; if that lasts, it is paused and polled on, because a member that does not poll is put out of its
+//! group. Pausing throws prefetched records away, hence the wait before it and the hysteresis.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::job::{Job, Lane, Position};
+use crate::{
+    broker::{Broker, BrokerError, Incoming, Subscription},
+    core::{
+        names::{Namespace, Queue},
+        offsets::OffsetTracker,
+    },
+};
+
+const WINDOW: u64 = 10_000;
+const READY_JOBS: usize = 4_096;
+const OPEN_BYTES: usize = 64 * 1_024 * 1_024;
+/// How long a full queue may be left alone.
+pub(super) const PATIENCE: Duration = Duration::from_millis(300);
+
+/// One queue that this worker takes from.
+pub(super) struct Source {
+    pub(super) queue: Arc<str>,
+    pub(super) topic: Arc<str>,
+    pub(super) subscription: Arc<dyn Subscription>,
+    partitions: HashMap<i32, Partition>,
+    ready: [VecDeque<Arc<Job>>; 2],
+    polling: bool,
+    full: Full,
+}
+
+struct Partition {
+    tracker: OffsetTracker,
+    /// Bytes of its unfinished records.
+    bytes: usize,
+    /// Its window is full.
+    paused: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Full {
+    No,
+    /// Not polled, since then.
+    Waiting(Instant),
+    /// Everything is paused.
+    Paused,
+}
+
+impl Partition {
+    fn new(epoch: u64) -> Self {
+        Self { tracker: OffsetTracker::new(epoch), bytes: 0, paused: false }
+    }
+}
+
+impl Source {
+    pub(super) fn subscribe(broker: &dyn Broker, namespace: &Namespace, queue: &Queue) -> Result<Self, BrokerError> {
+        Ok(Self {
+            queue: queue.shared(),
+            topic: namespace.topic(queue).into(),
+            subscription: broker.subscribe(queue)?,
+            partitions: HashMap::new(),
+            ready: Default::default(),
+            polling: false,
+            full: Full::No,
+        })
+    }
+
+    pub(super) fn is_polling(&self) -> bool {
+        self.polling
+    }
+
+    pub(super) fn polled(&mut self) {
+        self.polling = false;
+    }
+
+    /// The subscription, if it is time to poll it.
+    pub(super) fn poll(&mut self) -> Option<Arc<dyn Subscription>> {
+        let due = !self.polling && !matches!(self.full, Full::Waiting(_));
+        self.polling |= due;
+        due.then(|| Arc::clone(&self.subscription))
+    }
+
+    pub(super) fn assigned(&mut self, partition: i32, epoch: u64) {
+        self.partitions.insert(partition, Partition::new(epoch));
+        if self.full == Full::Paused {
+            self.subscription.pause(partition);
+        }
+    }
+
+    /// What waits for a slot goes: the next owner has it.
+    pub(super) fn revoked(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.partitions.remove(partition);
+        }
+        for lane in &mut self.ready {
+            lane.retain(|job| !partitions.contains(&job.at.partition));
+        }
+    }
+
+    /// Notes a record that was read; tells the assignment of its partition. `None`: it is not ours.
+    ///
+    /// An offset that was read before means that the log starts anew: its topic was deleted and made again, or its
+    /// end was lost with a broker. Then offsets below mean other records, and are counted from scratch.
+    pub(super) fn started(&mut self, record: &Incoming, fresh_epoch: impl FnOnce() -> u64) -> Option<u64> {
+        let partition = self.partitions.get_mut(&record.partition)?;
+        if !partition.tracker.start(record.offset) {
+            warn!(event = "partition_rewound", topic = %self.topic, partition = record.partition, offset = record.offset,
+                "the log goes on at an earlier offset: was the topic deleted?");
+            if partition.paused && self.full != Full::Paused {
+                self.subscription.resume(record.partition);
+            }
+            *partition = Partition::new(fresh_epoch());
+            partition.tracker.start(record.offset);
+        }
+        partition.bytes += record.size();
+        Some(partition.tracker.epoch())
+    }
+
+    /// The record is terminal or handed on: its offset can be committed with those below it.
+    pub(super) fn finished(&mut self, at: Position) {
+        let Some(partition) = self.partitions.get_mut(&at.partition) else { return };
+        if partition.tracker.epoch() != at.epoch {
+            return;
+        }
+        partition.bytes = partition.bytes.saturating_sub(at.bytes);
+        if let Some(next) = partition.tracker.finish(at.epoch, at.offset) {
+            self.subscription.store(at.partition, next);
+        }
+        if partition.paused && partition.tracker.window() <= WINDOW / 2 {
+            partition.paused = false;
+            if self.full != Full::Paused {
+                self.subscription.resume(at.partition);
+            }
+        }
+    }
+
+    /// Whether the partition has not been given away since the record was read.
+    pub(super) fn owns(&self, at: Position) -> bool {
+        self.partitions.get(&at.partition).is_some_and(|partition| partition.tracker.epoch() == at.epoch)
+    }
+
+    pub(super) fn push(&mut self, job: Arc<Job>) {
+        self.ready[job.lane() as usize].push_back(job);
+    }
+
+    pub(super) fn push_front(&mut self, job: Arc<Job>) {
+        self.ready[job.lane() as usize].push_front(job);
+    }
+
+    pub(super) fn pop(&mut self, lane: Lane) -> Option<Arc<Job>> {
+        self.ready[lane as usize].pop_front()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.ready.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Pauses partitions whose window is full.
+    pub(super) fn mind_windows(&mut self) {
+        for (&id, partition) in self.partitions.iter_mut().filter(|(_, partition)| !partition.paused) {
+            if partition.tracker.window() >= WINDOW {
+                partition.paused = true;
+                self.subscription.pause(id);
+                debug!(event = "partition_paused", queue = %self.queue, partition = id,
+                    "its oldest task has been running while {WINDOW} others came");
+            }
+        }
+    }
+
+    /// Notices that the queue has become full, or has room again. `true`: look again after [`PATIENCE`].
+    pub(super) fn gauge(&mut self) -> bool {
+        let jobs: usize = self.ready.iter().map(VecDeque::len).sum();
+        let bytes: usize = self.partitions.values().map(|partition| partition.bytes).sum();
+        let has_room = jobs < READY_JOBS && bytes < OPEN_BYTES;
+        match self.full {
+            Full::No if !has_room => {
+                self.full = Full::Waiting(Instant::now());
+                return true;
+            }
+            Full::Waiting(_) if has_room => self.full = Full::No,
+            Full::Paused if jobs < READY_JOBS / 2 && bytes < OPEN_BYTES / 2 => {
+                self.full = Full::No;
+                self.each_open_partition(|subscription, partition| subscription.resume(partition));
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Otherwise it had room meanwhile, and another look follows the new wait.
+    pub(super) fn still_full(&mut self) {
+        if matches!(self.full, Full::Waiting(since) if since.elapsed() >= PATIENCE) {
+            self.full = Full::Paused;
+            self.each_open_partition(|subscription, partition| subscription.pause(partition));
+        }
+    }
+
+    fn each_open_partition(&self, act: impl Fn(&dyn Subscription, i32)) {
+        for (&id, _) in self.partitions.iter().filter(|(_, partition)| !partition.paused) {
+            act(&*self.subscription, id);
+        }
+    }
+}
