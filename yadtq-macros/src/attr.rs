@@ -35,8 +35,8 @@ impl Options {
         let mut options = Self { name: None, queue: None, timeout: None, yadtq: parse_quote!(::yadtq) };
         let mut seen = Vec::<String>::new();
         for tokens in split_at_commas(tokens, errors) {
-            let Option_ { key, value } = match Option_::parse.parse2(tokens) {
-                Ok(option) => option,
+            let Setting { key, value } = match Setting::parse.parse2(tokens) {
+                Ok(setting) => setting,
                 Err(error) => {
                     errors.push(error);
                     continue;
@@ -72,12 +72,12 @@ impl Options {
 }
 
 /// `key = value`.
-struct Option_ {
+struct Setting {
     key: Ident,
     value: TokenStream,
 }
 
-impl Option_ {
+impl Setting {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let key = input.call(Ident::parse_any).map_err(|error| {
             syn::Error::new(error.span(), "options are written `key = value`, such as `queue = \"mail\"`")

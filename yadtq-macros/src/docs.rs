@@ -20,7 +20,7 @@ impl Docs {
         let all = list(shape.all_params());
         let (dot_await, pool) = match function.sig.asyncness {
             Some(_) => (".await", ""),
-            None => ("", " It blocks: workers run it on their blocking pool."),
+            None => ("", " Workers run it on their blocking pool."),
         };
         let context = match shape.context {
             Some(_) => " The worker provides the `Context`; a test takes `Context::for_test()`.",
@@ -28,11 +28,12 @@ impl Docs {
         };
         Self {
             item: lines(&[
+                // Ends the user's own paragraph; rustdoc drops it where there is none.
                 String::new(),
-                format!("A task.{pool} Send it with `{task}.delay({sent}).await`; set options first with"),
                 format!(
-                    "`{task}.call({sent})`; run it right here, as in a unit test, with `{task}.run({all}){dot_await}`."
+                    "A task: send it with `{task}.delay({sent}).await`, set options first with `{task}.call({sent})`,"
                 ),
+                format!("or run it right here, as in a unit test, with `{task}.run({all}){dot_await}`.{pool}"),
             ]),
             call: lines(&[format!(
                 "A call of `{task}`, to set options on before it is sent: nothing happens until then."

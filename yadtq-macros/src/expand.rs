@@ -5,47 +5,40 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Type, ext::IdentExt, spanned::Spanned};
+use syn::{ext::IdentExt, spanned::Spanned};
 
 use crate::{
     attr::Options,
     docs::Docs,
     forward::{self, Forwarded},
     signature::{Function, Param, Shape},
+    spans::{ends, hygienic, located_at},
 };
 
 /// The task of a sound function.
 pub(crate) fn task(options: &Options, function: &Function, shape: &Shape) -> TokenStream {
     let expansion = Expansion::new(options, function, shape);
-    let parts = [expansion.function(), expansion.methods(), expansion.task_impl()];
-    expansion.item(&parts)
+    expansion.item(&[expansion.probe(), expansion.function(), expansion.methods(), expansion.task_impl()])
 }
 
-/// The closest thing to a task for a function that cannot be one, so that code that uses it does not fail as well.
-pub(crate) fn rejected(options: &Options, function: &Function, shape: &Shape) -> TokenStream {
-    if function.sig.receiver().is_some() {
-        // This is inside of an `impl`, where a struct cannot be.
-        return function.to_token_stream();
-    }
-    let expansion = Expansion::new(options, function, shape);
-    expansion.item(&[expansion.rejected_methods(), expansion.rejected_impl()])
-}
-
-struct Expansion<'a> {
-    function: &'a Function,
-    shape: &'a Shape,
-    attrs: Forwarded<'a>,
-    docs: Docs,
-    yadtq: TokenStream,
+/// What the parts of the generated code have in common.
+pub(crate) struct Expansion<'a> {
+    pub(crate) function: &'a Function,
+    pub(crate) shape: &'a Shape,
+    pub(crate) attrs: Forwarded<'a>,
+    /// The path of the crate.
+    pub(crate) yadtq: TokenStream,
+    /// The path of what is public for generated code only.
     private: TokenStream,
+    docs: Docs,
     /// The task's name on the wire.
     name: String,
-    /// `.queue(..).timeout(..)`
+    /// `.with_queue(..).with_timeout(..)`
     settings: TokenStream,
 }
 
 impl<'a> Expansion<'a> {
-    fn new(options: &Options, function: &'a Function, shape: &'a Shape) -> Self {
+    pub(crate) fn new(options: &Options, function: &'a Function, shape: &'a Shape) -> Self {
         let yadtq = options.yadtq.to_token_stream();
         let queue = options.queue.iter();
         let (seconds, nanos): (Vec<_>, Vec<_>) =
@@ -57,21 +50,20 @@ impl<'a> Expansion<'a> {
             docs: Docs::new(function, shape),
             private: quote!(#yadtq::__private),
             name: options.name.clone().unwrap_or_else(|| function.sig.ident.unraw().to_string()),
-            settings: quote!(#(.queue(#queue))* #(.timeout(::core::time::Duration::new(#seconds, #nanos)))*),
+            settings: quote!(#(.with_queue(#queue))* #(.with_timeout(::core::time::Duration::new(#seconds, #nanos)))*),
             yadtq,
         }
     }
 
     /// The struct, and `parts` in a scope of their own.
-    fn item(&self, parts: &[TokenStream]) -> TokenStream {
-        let Self { function, shape, .. } = self;
-        let probe = self.probe();
+    pub(crate) fn item(&self, parts: &[TokenStream]) -> TokenStream {
         let Forwarded { conditions, item: attrs, lints, .. } = &self.attrs;
-        let (vis, task, docs) = (&function.vis, &function.sig.ident, &self.docs.item);
-        // A parameter cannot shadow a unit struct, and so not a task, but it can shadow a function.
-        let shadowed = shape.all_params().map(|param| {
+        let (vis, task, docs) = (&self.function.vis, &self.function.sig.ident, &self.docs.item);
+        // A parameter cannot shadow a unit struct, and so not a task, but it can shadow a function. The span is not
+        // the parameter's: an editor that is asked about the parameter should not find this.
+        let shadowed = self.shape.all_params().map(|param| {
             let mut name = param.name.clone();
-            name.set_span(Span::call_site().located_at(Span::call_site()));
+            name.set_span(name.span().located_at(Span::call_site()));
             name
         });
         quote! {
@@ -85,7 +77,6 @@ impl<'a> Expansion<'a> {
 
             #(#conditions)*
             const _: () = {
-                #probe
                 #(#[allow(dead_code, non_snake_case)] fn #shadowed() {})*
                 #(#parts)*
             };
@@ -101,7 +92,14 @@ impl<'a> Expansion<'a> {
         quote! {
             enum #holder {}
 
-            #[allow(clippy::new_ret_no_self)]
+            // What clippy would have instead is what we refuse: references, `const`, a blocking function.
+            #[allow(
+                clippy::large_types_passed_by_value,
+                clippy::missing_const_for_fn,
+                clippy::needless_pass_by_value,
+                clippy::new_ret_no_self,
+                clippy::unused_async
+            )]
             impl #holder {
                 #(#lints)*
                 #(#attrs)*
@@ -111,201 +109,142 @@ impl<'a> Expansion<'a> {
     }
 
     fn methods(&self) -> TokenStream {
-        let Self { yadtq, private, name, function, shape, docs, .. } = self;
-        let Function { vis, sig, .. } = function;
-        let Docs { call: call_docs, delay: delay_docs, run: run_docs, .. } = docs;
-        let must_use = &self.attrs.must_use;
-        let (task, asyncness, returned) = (&sig.ident, &sig.asyncness, &sig.output);
-        let names: Vec<_> = shape.params.iter().map(|param| &param.name).collect();
-        let types: Vec<_> = shape.params.iter().map(|param| &param.ty).collect();
-        let all_names: Vec<_> = shape.all_params().map(|param| &param.name).collect();
-        let all_types = shape.all_params().map(|param| &param.ty);
+        let Self { yadtq, private, name, function, shape, .. } = self;
+        let Docs { call: call_docs, delay: delay_docs, run: run_docs, .. } = &self.docs;
+        let (vis, task, asyncness) = (&function.vis, &function.sig.ident, &function.sig.asyncness);
+        let (names, params) = lists(shape.params.iter());
+        let (all_names, all_params) = lists(shape.all_params());
+        let pushes = shape.params.iter().map(push);
         let output = quote!(<Self as #yadtq::Task>::Output);
-        let pushes = shape.params.iter().map(|param| {
-            let (wire, ty) = (param.wire_name(), &param.ty);
-            let value = value_of(param);
-            quote!(.push::<#ty>(#wire, #value))
-        });
+        let (returned, must_use) = (&function.sig.output, &self.attrs.must_use);
         let holder = holder();
         let wait = asyncness.map(|_| quote!(.await));
         quote! {
             #[allow(dead_code, deprecated, private_interfaces, clippy::all, clippy::pedantic, clippy::nursery)]
             impl #task {
                 #call_docs
-                #vis fn call(self, #(#names: #types),*) -> #yadtq::Call<#output> {
+                #vis fn call(self, #params) -> #yadtq::Call<#output> {
                     #yadtq::Call::of(&#yadtq::Task::definition(&self), #private::Writer::new(#name) #(#pushes)*)
                 }
 
                 #delay_docs
                 #vis async fn delay(
-                    self, #(#names: #types),*
+                    self, #params
                 ) -> ::core::result::Result<#yadtq::TaskHandle<#output>, #yadtq::Error> {
-                    #private::delay::<Self>(self.call(#(#names),*)).await
+                    #private::delay::<Self>(self.call(#names)).await
                 }
 
                 #run_docs
                 #(#must_use)*
-                #vis #asyncness fn run(self, #(#all_names: #all_types),*) #returned {
-                    #holder::#task(#(#all_names),*) #wait
+                #vis #asyncness fn run(self, #all_params) #returned {
+                    #holder::#task(#all_names) #wait
                 }
             }
         }
     }
 
     fn task_impl(&self) -> TokenStream {
-        let Self { yadtq, private, name, settings, function, shape, .. } = self;
+        let Self { yadtq, private, name, settings, function, .. } = self;
         let task = &function.sig.ident;
         let output = self.output();
-        let (context, args) = (hygienic("context", Span::call_site()), hygienic("args", Span::call_site()));
-        let wires: Vec<_> = shape.params.iter().map(Param::wire_name).collect();
-        let locals: Vec<_> = shape.params.iter().enumerate().map(local).collect();
-        let types = shape.params.iter().map(|param| &param.ty);
-        let mutability = (!wires.is_empty()).then(|| quote!(mut));
-        let injected = shape.context.iter().map(|param| {
-            let ty = &param.ty;
-            quote!(<#ty as #private::Injected>::inject(#context))
-        });
-        let injected: Vec<_> = injected.collect();
-        let contexts = injected.iter().map(|_| &context);
-        let run = self.run(&contexts.clone().cloned().chain(locals.iter().cloned()).collect::<Vec<_>>());
-        let kind = match function.sig.asyncness {
+        let body = match function.sig.asyncness {
             Some(_) => quote!(Async),
             None => quote!(Blocking),
         };
+        let (context, args) = (hygienic("context", Span::call_site()), hygienic("args", Span::call_site()));
+        let run = self.run(&context, &args);
         quote! {
-            #[allow(deprecated)]
+            #[allow(deprecated, unused_mut, clippy::all, clippy::pedantic, clippy::nursery)]
             impl #yadtq::Task for #task {
-                type Output = #output;
+                #output
 
                 fn definition(&self) -> #yadtq::Definition {
-                    #yadtq::Definition::new(#name, #private::Body::#kind(|#context, #mutability #args| {
-                        #args.expect(&[#(#wires),*])?;
-                        #(let #contexts = #injected;)*
-                        #(let #locals = #args.take::<#types>(#wires)?;)*
-                        ::core::result::Result::Ok(#run)
-                    }))
-                    #settings
+                    #yadtq::Definition::new(#name, #private::Body::#body(|#context, mut #args| { #run })) #settings
                 }
             }
         }
     }
 
-    /// The run of one delivery, from the values of all parameters.
-    fn run(&self, values: &[Ident]) -> TokenStream {
+    /// From the worker's context and arguments to the run of one delivery.
+    fn run(&self, context: &Ident, args: &Ident) -> TokenStream {
         let Self { private, function, shape, .. } = self;
-        let (task, returned, holder) = (&function.sig.ident, &shape.returned, holder());
-        let is_result = is_result();
-        let finish = quote_spanned!(returned.span()=> #private::finish::<#returned, { #is_result }, _>);
-        match function.sig.asyncness {
+        let (task, holder) = (&function.sig.ident, holder());
+        let wires = shape.params.iter().map(Param::wire_name);
+        let mut steps = quote!(#args.expect(&[#(#wires),*])?;);
+        let mut values = Vec::new();
+        if let Some(Param { ty, .. }) = &shape.context {
+            steps.extend(quote!(let #context = <#ty as #private::Injected>::inject(#context);));
+            values.push(context.clone());
+        }
+        for (position, param) in shape.params.iter().enumerate() {
+            let (wire, ty) = (param.wire_name(), &param.ty);
+            let value = hygienic(&format!("argument_{position}"), ty.span());
+            steps.extend(quote!(let #value = #args.take::<#ty>(#wire)?;));
+            values.push(value);
+        }
+        // `finish` finds an error type that cannot be a task's. For the compiler to report it at the returned type,
+        // all must have its span: for a hygienic one, it would go up to the attribute.
+        let ty = &shape.returned;
+        let (is_result, returned) = (is_result(ty.span()), format_ident!("__yadtq_returned", span = ty.span()));
+        let finish = quote_spanned!(ty.span()=> __yadtq_finish::<#task, #ty, { #is_result }, _>(#returned));
+        let run = match function.sig.asyncness {
             Some(_) => quote_spanned! {task.span()=>
-                ::std::boxed::Box::pin(async move { #finish(#holder::#task(#(#values),*).await) })
+                ::std::boxed::Box::pin(async move {
+                    let #returned = #holder::#task(#(#values),*).await;
+                    #finish
+                })
             },
             None => quote_spanned! {task.span()=>
-                ::std::boxed::Box::new(move || #finish(#holder::#task(#(#values),*)))
+                ::std::boxed::Box::new(move || {
+                    let #returned = #holder::#task(#(#values),*);
+                    #finish
+                })
             },
-        }
+        };
+        quote!(#steps ::core::result::Result::Ok(#run))
     }
 
-    /// The type of the result, named through the type checker: only it can see through an alias of `Result`.
-    fn output(&self) -> TokenStream {
+    /// The type of the result, named through the type checker: only it can see through an alias of `Result`. All of
+    /// it is at the returned type, which is what can be wrong with it.
+    pub(crate) fn output(&self) -> TokenStream {
         let Self { private, shape, .. } = self;
-        let returned = &shape.returned;
-        let is_result = is_result();
+        let (returned, is_result) = (&shape.returned, is_result(Span::call_site()));
         let (first, last) = ends(returned);
-        let start = quote_spanned!(first=> <);
-        let end = quote_spanned!(last=> Output);
+        let start = quote_spanned!(first=> type Output = <);
+        let end = quote_spanned!(last=> Output;);
         quote!(#start #private::Ret<#is_result> as #private::Returned<#returned>>::#end)
     }
 
-    /// Whether the function returns a `Result`. A constant with a name, because rust-analyzer evaluates these only.
-    fn probe(&self) -> TokenStream {
+    /// Whether the function returns a `Result`, as a constant with a name: rust-analyzer evaluates no other.
+    pub(crate) fn probe(&self) -> TokenStream {
         let Self { private, shape, .. } = self;
-        let (is_result, returned) = (is_result(), &shape.returned);
-        let probe = quote_spanned!(returned.span()=> #private::Probe::<#returned>::IS);
+        let (is_result, returned) = (is_result(Span::call_site()), &shape.returned);
         quote! {
             #[allow(unused_imports)]
-            use #private::NotResult as _;
-            const #is_result: bool = #probe;
+            use #private::{NotResult as _, finish as __yadtq_finish};
+            const #is_result: ::core::primitive::bool = #private::Probe::<#returned>::IS;
         }
     }
+}
 
-    fn rejected_methods(&self) -> TokenStream {
-        let Self { yadtq, function, shape, .. } = self;
-        let Function { vis, sig, body, .. } = function;
-        let attrs = &self.attrs.body;
-        let (task, inputs, returned) = (&sig.ident, &sig.inputs, &sig.output);
-        let (constness, asyncness, unsafety) = (&sig.constness, &sig.asyncness, &sig.unsafety);
-        let (generics, _, bounds) = sig.generics.split_for_impl();
-        let names: Vec<_> = shape.params.iter().map(|param| &param.name).collect();
-        let types: Vec<_> = shape.params.iter().map(|param| &param.ty).collect();
-        let output = quote!(<Self as #yadtq::Task>::Output);
-        quote! {
-            #[allow(unused)]
-            impl #task {
-                #vis fn call #generics (self, #(#names: #types),*) -> #yadtq::Call<#output> #bounds {
-                    ::core::unreachable!()
-                }
+/// Parameters as arguments, and as they are declared.
+pub(crate) fn lists<'a>(params: impl Iterator<Item = &'a Param>) -> (TokenStream, TokenStream) {
+    let (names, types): (Vec<_>, Vec<_>) = params.map(|Param { name, ty }| (name, ty)).unzip();
+    (quote!(#(#names),*), quote!(#(#names: #types),*))
+}
 
-                #vis async fn delay #generics (
-                    self, #(#names: #types),*
-                ) -> ::core::result::Result<#yadtq::TaskHandle<#output>, #yadtq::Error> #bounds {
-                    ::core::unreachable!()
-                }
-
-                #(#attrs)*
-                #vis #constness #asyncness #unsafety fn run #generics (self, #inputs) #returned #bounds #body
-            }
-        }
-    }
-
-    fn rejected_impl(&self) -> TokenStream {
-        let Self { yadtq, function, .. } = self;
-        let task = &function.sig.ident;
-        let output = match function.sig.generics.params.is_empty() {
-            true => self.output(),
-            false => quote!(()),
-        };
-        quote! {
-            impl #yadtq::Task for #task {
-                type Output = #output;
-
-                fn definition(&self) -> #yadtq::Definition {
-                    ::core::unreachable!()
-                }
-            }
-        }
-    }
+/// Writes one argument, at its type: that is what can be wrong with it.
+fn push(param: &Param) -> TokenStream {
+    let (wire, ty) = (param.wire_name(), &param.ty);
+    let value = located_at(ty.span(), &param.name);
+    let value = quote_spanned!(ty.span()=> &#value);
+    quote!(.push::<#ty>(#wire, #value))
 }
 
 fn holder() -> Ident {
     format_ident!("__YadtqFunction")
 }
 
-fn is_result() -> Ident {
-    format_ident!("__YADTQ_IS_RESULT")
-}
-
-/// The variable that holds an argument. Its span is that of the parameter's type, for errors about the value.
-fn local((position, param): (usize, &Param)) -> Ident {
-    hygienic(&format!("argument_{position}"), param.ty.span())
-}
-
-/// A name that no name of the user can meet. The prefix is for unit structs and constants, which a binding of the
-/// same name would match against, hygienic or not.
-fn hygienic(name: &str, span: Span) -> Ident {
-    Ident::new(&format!("__yadtq_{name}"), span.resolved_at(Span::mixed_site()))
-}
-
-/// `&name`, at the parameter's type.
-fn value_of(param: &Param) -> TokenStream {
-    let mut name = param.name.clone();
-    name.set_span(param.ty.span().located_at(param.ty.span()).resolved_at(param.name.span()));
-    quote_spanned!(param.ty.span()=> &#name)
-}
-
-/// Where a type begins and ends: `Span::join` gives only the first token on stable Rust.
-fn ends(ty: &Type) -> (Span, Span) {
-    let mut spans = ty.to_token_stream().into_iter().map(|token| token.span());
-    let first = spans.next().unwrap_or_else(Span::call_site);
-    (first, spans.last().unwrap_or(first))
+fn is_result(span: Span) -> Ident {
+    Ident::new("__YADTQ_IS_RESULT", span)
 }

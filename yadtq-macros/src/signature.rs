@@ -3,17 +3,15 @@
 use proc_macro2::{Group, TokenStream};
 use quote::{ToTokens, format_ident, quote};
 use syn::{
-    Attribute, FnArg, GenericArgument, GenericParam, Ident, LitStr, Pat, PatType, PathArguments, PathSegment,
-    ReturnType, Signature, Token, Type, TypeImplTrait, TypeReference, Visibility,
+    Attribute, FnArg, GenericParam, Ident, LitStr, Pat, PatType, ReturnType, Signature, Token, Type, Visibility,
     ext::IdentExt,
     parse::{Parse, ParseStream},
     parse_quote_spanned,
     spanned::Spanned,
     token::Brace,
-    visit::Visit,
 };
 
-use crate::errors::Errors;
+use crate::{errors::Errors, types};
 
 /// The annotated function. Its body stays as the tokens it came as: the compiler reads it, we need not.
 pub(crate) struct Function {
@@ -113,8 +111,8 @@ impl Shape {
 
     fn add(&mut self, position: usize, input: &PatType, errors: &mut Errors) {
         let ty = (*input.ty).clone();
-        if !is_context(&ty) {
-            check_argument(&input.ty, errors);
+        if !types::is_context(&ty) {
+            types::check_argument(&input.ty, errors);
             self.params.push(Param { name: param_name(position, input, errors), ty });
         } else if position > 0 {
             errors.at(&ty, context_misplaced(self.context.is_some()));
@@ -184,10 +182,11 @@ fn check_attributes(input: &PatType, errors: &mut Errors) {
 }
 
 fn param_name(position: usize, input: &PatType, errors: &mut Errors) -> Ident {
-    if let Pat::Ident(pat) = &*input.pat {
-        if pat.by_ref.is_none() && pat.subpat.is_none() {
-            return pat.ident.clone();
-        }
+    if let Pat::Ident(pat) = &*input.pat
+        && pat.by_ref.is_none()
+        && pat.subpat.is_none()
+    {
+        return pat.ident.clone();
     }
     errors.at(
         &input.pat,
@@ -197,16 +196,6 @@ fn param_name(position: usize, input: &PatType, errors: &mut Errors) -> Ident {
     format_ident!("argument_{position}", span = input.pat.span())
 }
 
-/// By name: a macro cannot look types up.
-fn is_context(ty: &Type) -> bool {
-    match ty {
-        Type::Path(ty) => ty.path.segments.last().is_some_and(|s| s.ident == "Context" && s.arguments.is_none()),
-        Type::Paren(ty) => is_context(&ty.elem),
-        Type::Group(ty) => is_context(&ty.elem),
-        _ => false,
-    }
-}
-
 fn context_misplaced(has_one: bool) -> &'static str {
     match has_one {
         true => "the task has a `Context` already; remove this one",
@@ -214,118 +203,10 @@ fn context_misplaced(has_one: bool) -> &'static str {
     }
 }
 
-fn check_argument(ty: &Type, errors: &mut Errors) {
-    if let Type::Reference(reference) = ty {
-        if is_context(&reference.elem) {
-            errors.at(ty, "take the `Context` by value: it is cheap to clone");
-            return;
-        }
-    }
-    for problem in Problem::all_in(ty) {
-        match problem {
-            Problem::Reference(reference) => errors.at(
-                reference,
-                format_args!(
-                    "a task's arguments come from another process, so they cannot borrow; take an owned type: {}",
-                    owned(reference)
-                ),
-            ),
-            Problem::ImplTrait(ty) => errors.at(
-                ty,
-                "a worker must know which type to read, so an argument cannot be an `impl Trait`; write the type out",
-            ),
-        }
-    }
-}
-
 /// What the function returns; `()` also if it cannot return that.
 fn returned(sig: &Signature, errors: &mut Errors) -> Type {
-    let nothing = parse_quote_spanned!(sig.ident.span()=> ());
-    let ReturnType::Type(_, ty) = &sig.output else { return nothing };
-    if let Type::Never(never) = &**ty {
-        errors.at(never, "a task has to end, and its end is recorded; return `()`");
-        return nothing;
-    }
-    let mut sound = true;
-    for problem in Problem::all_in(kept(ty)) {
-        match problem {
-            Problem::Reference(_) if may_be_error(kept(ty)) => continue,
-            Problem::Reference(reference) => errors.at(
-                reference,
-                format_args!(
-                    "what a task returns goes to another process, so it cannot borrow; return an owned type: {}",
-                    owned(reference)
-                ),
-            ),
-            Problem::ImplTrait(ty) => errors.at(
-                ty,
-                "the caller must know which type to read, so a task cannot return an `impl Trait`; write the type out",
-            ),
-        }
-        sound = false;
-    }
-    if sound { (**ty).clone() } else { nothing }
-}
-
-/// The part of a return type that is sent: errors are sent as text, so `Result<T, &'static str>` is fine.
-fn kept(ty: &Type) -> &Type {
-    if let Some(segment) = last_segment(ty)
-        && segment.ident == "Result"
-        && let PathArguments::AngleBracketed(arguments) = &segment.arguments
-        && let Some(GenericArgument::Type(output)) = arguments.args.first()
-    {
-        return output;
-    }
-    ty
-}
-
-/// Whether the type's arguments may be those of an alias of `Result`; the compiler judges these.
-fn may_be_error(ty: &Type) -> bool {
-    last_segment(ty).is_some_and(|segment| !["Box", "Option", "Vec"].iter().any(|known| segment.ident == known))
-}
-
-fn last_segment(ty: &Type) -> Option<&PathSegment> {
-    match ty {
-        Type::Path(ty) => ty.path.segments.last(),
-        _ => None,
-    }
-}
-
-/// What to write instead of a reference.
-fn owned(reference: &TypeReference) -> String {
-    match &*reference.elem {
-        Type::Slice(slice) => format!("`Vec<{}>`", slice.elem.to_token_stream()),
-        elem => match elem.to_token_stream().to_string().as_str() {
-            "str" => "`String`".to_owned(),
-            "Path" => "`PathBuf`".to_owned(),
-            other => format!("`{other}`"),
-        },
-    }
-}
-
-/// What a type that is sent cannot have in it.
-enum Problem<'a> {
-    Reference(&'a TypeReference),
-    ImplTrait(&'a TypeImplTrait),
-}
-
-impl<'a> Problem<'a> {
-    fn all_in(ty: &'a Type) -> Vec<Self> {
-        struct Found<'a>(Vec<Problem<'a>>);
-
-        impl<'a> Visit<'a> for Found<'a> {
-            // What is inside of the outermost is not looked at: one error for one type is enough.
-            fn visit_type_reference(&mut self, reference: &'a TypeReference) {
-                self.0.push(Problem::Reference(reference));
-            }
-
-            fn visit_type_impl_trait(&mut self, ty: &'a TypeImplTrait) {
-                self.0.push(Problem::ImplTrait(ty));
-            }
-        }
-
-        let mut found = Found(Vec::new());
-        found.visit_type(ty);
-        found.0
+    match &sig.output {
+        ReturnType::Type(_, ty) if types::check_output(ty, errors) => (**ty).clone(),
+        _ => parse_quote_spanned!(sig.ident.span()=> ()),
     }
 }

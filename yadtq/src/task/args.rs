@@ -2,7 +2,7 @@
 
 use serde::{
     Deserialize, Serialize,
-    de::{DeserializeOwned, Deserializer, Error as _, Visitor, value::Error as PlainError},
+    de::{Deserializer, Error as _, Visitor, value::Error as PlainError},
 };
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -130,7 +130,9 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// It is missing, or has another type.
-    pub fn take<T: DeserializeOwned>(&mut self, parameter: &'static str) -> Result<T, ArgsError> {
+    // The bounds are written so that the compiler gives the remedy, and at the argument's type: serde has one for
+    // `Deserialize` but not for `DeserializeOwned`, and a run takes its arguments to another thread.
+    pub fn take<T: for<'de> Deserialize<'de> + Send>(&mut self, parameter: &'static str) -> Result<T, ArgsError> {
         let value = match &self.given {
             Given::Array(values) => values.get(self.next).copied(),
             Given::Object(pairs) => pairs.iter().rev().find(|(name, _)| name == parameter).map(|(_, value)| *value),

@@ -75,7 +75,7 @@ impl Definition {
     /// Sets the queue.
     #[doc(hidden)]
     #[must_use]
-    pub const fn queue(mut self, queue: &'static str) -> Self {
+    pub const fn with_queue(mut self, queue: &'static str) -> Self {
         self.queue = Some(queue);
         self
     }
@@ -83,7 +83,7 @@ impl Definition {
     /// Sets the timeout.
     #[doc(hidden)]
     #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
@@ -92,6 +92,18 @@ impl Definition {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The queue that it is sent to unless the sender chooses another, if it names one.
+    #[must_use]
+    pub fn queue(&self) -> Option<&'static str> {
+        self.queue
+    }
+
+    /// How long one run may take, if it is limited.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 }
 

@@ -6,9 +6,7 @@
 
 use std::marker::PhantomData;
 
-use serde::Serialize;
-
-use super::{Finished, TaskError};
+use super::{Finished, Task, TaskError};
 use crate::wire::failure::ErrorKind;
 
 /// Tells whether `R` is a `Result`.
@@ -68,7 +66,8 @@ impl<T, E: IntoTaskError<Via>, Via> Split<Result<T, E>, Via> for Ret<true> {
 /// `String`, `&str` or [`TaskError`]. `Via` only keeps the impls apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a task",
-    note = "return `Result<T, E>` where `E` implements `std::error::Error`, or is `String`, `anyhow::Error` or `yadtq::TaskError`"
+    label = "its error is `{Self}`",
+    note = "implement `std::error::Error` for it, or turn it into a `String`, an `anyhow::Error` or a `yadtq::TaskError` with `map_err`"
 )]
 pub trait IntoTaskError<Via> {
     /// The error to record.
@@ -130,13 +129,14 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What a function returned, as JSON text.
+/// What the function of `T` returned, as JSON text. Goes by the bounds of [`Task::Output`], so that a wrong output
+/// is reported there alone.
 ///
 /// # Errors
 /// The function failed, or its value cannot be written as JSON.
-pub fn finish<R, const IS_RESULT: bool, Via>(returned: R) -> Finished
+pub fn finish<T: Task, R, const IS_RESULT: bool, Via>(returned: R) -> Finished
 where
-    Ret<IS_RESULT>: Split<R, Via, Output: Serialize>,
+    Ret<IS_RESULT>: Split<R, Via, Output = T::Output>,
 {
     let output = Ret::<IS_RESULT>::split(returned)?;
     serde_json::to_string(&output)
