@@ -1,0 +1,8 @@
+#[yadtq::task]
+async fn forever() -> ! {
+    loop {}
+}
+
+fn main() {
+    let _ = forever.call();
+}

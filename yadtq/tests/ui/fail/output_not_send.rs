@@ -1,0 +1,8 @@
+use std::rc::Rc;
+
+#[yadtq::task]
+fn text() -> Rc<str> {
+    "one".into()
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! Everything that is wrong is told at once.
+
+#[yadtq::task(queue = "Mail", retries = 3)]
+async fn send<T>(to: &str, (a, b): (T, T)) -> impl Send {
+    let _ = (to, a, b);
+}
+
+fn main() {}

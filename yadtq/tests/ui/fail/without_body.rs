@@ -1,0 +1,6 @@
+trait Mail {
+    #[yadtq::task]
+    async fn send(to: String) -> bool;
+}
+
+fn main() {}
