@@ -174,6 +174,28 @@ async fn an_old_redis_is_told() {
     assert!(said.contains("6.2"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_topic_was_deleted_goes_on() {
+    let bench = Bench::new("deleted").await;
+    let worker = bench.ready_worker().await;
+    for handle in bench.client.send_many((0..200).map(|i| tasks::add.call(i, 1))).await {
+        handle.expect("acknowledged").wait(WAIT).await.expect("it runs");
+    }
+    let topic = format!("{}.default", bench.namespace);
+    let deleted = servers::kafka_tool("org.apache.kafka.tools.TopicCommand")
+        .args(["--bootstrap-server", &servers::kafka(), "--delete", "--topic", &topic])
+        .output()
+        .expect("java runs");
+    assert!(deleted.status.success(), "{deleted:?}");
+    // The topic is made again by whoever needs it first, and its offsets start at 0 again.
+    let first = until("the topic is there again", async || tasks::add.call(1, 1).send(&bench.client).await.ok()).await;
+    assert_eq!(first.wait(Duration::from_secs(60)).await.expect("it runs"), 2);
+    for (i, handle) in (0..).zip(bench.client.send_many((0..600).map(|i| tasks::add.call(i, 2))).await) {
+        assert_eq!(handle.expect("acknowledged").wait(WAIT).await.expect("it runs"), i + 2);
+    }
+    worker.event("partition_rewound", |_| true).await;
+}
+
 fn host(url: &str) -> String {
     url.trim_start_matches("redis://").trim_end_matches('/').to_owned()
 }

@@ -122,6 +122,7 @@ impl Source {
             }
             *partition = Partition::new(fresh_epoch());
             partition.tracker.start(record.offset);
+            self.subscription.store(record.partition, record.offset);
         }
         partition.bytes += record.size();
         Some(partition.tracker.epoch())

@@ -129,6 +129,7 @@ impl Subscription for KafkaSubscription {
     }
 
     fn store(&self, partition: i32, next: i64) {
+        self.purge.keep_from(partition, next);
         if let Some(member) = self.member() {
             member.store(partition, next);
         }
@@ -157,19 +158,26 @@ impl Subscription for KafkaSubscription {
     }
 }
 
-/// Creates the topic if it is missing, and subscribes to it.
+/// Creates the topic if it is missing, and subscribes to it. Goes on until that is done, or nobody needs it any more.
 async fn join(cluster: Arc<Cluster>, member: Weak<Member>, topic: Arc<str>) {
     let mut backoff = FIRST_BACKOFF;
-    while let Err(error) = cluster.ensure_topic(&topic, cluster.config.send_timeout).await {
+    loop {
+        let problem = match cluster.ensure_topic(&topic, cluster.config.send_timeout).await {
+            Err(error) => error.to_string(),
+            Ok(()) => {
+                let Some(member) = member.upgrade() else { return };
+                match apart(move || member.subscribe()).await {
+                    Some(Ok(())) => return,
+                    Some(Err(error)) => error.to_string(),
+                    None => "no thread could be started".to_owned(),
+                }
+            }
+        };
         if member.strong_count() == 0 {
             return;
         }
-        warn!(event = "topic_unavailable", topic = &*topic, %error, "will try again in {backoff:?}");
+        warn!(event = "topic_unavailable", topic = &*topic, error = problem, "will try again in {backoff:?}");
         sleep(backoff).await;
         backoff = (backoff * 2).min(LAST_BACKOFF);
-    }
-    let Some(member) = member.upgrade() else { return };
-    if let Some(Err(error)) = apart(move || member.subscribe()).await {
-        error!(event = "subscribe_failed", topic = &*topic, %error, "kafka does not take the subscription");
     }
 }

@@ -61,7 +61,7 @@ impl Member {
         Ok(Self { topic, consumer, joining: AtomicBool::new(false) })
     }
 
-    /// Takes the right to see to the topic, until `subscribe`. `false` if somebody has it.
+    /// Takes the right to see to the topic, until `subscribe` succeeds. `false` if somebody has it.
     pub(super) fn begin_joining(&self) -> bool {
         !self.joining.swap(true, Ordering::AcqRel)
     }
@@ -69,7 +69,9 @@ impl Member {
     /// Joins the group of a topic that exists. Blocks for a moment.
     pub(super) fn subscribe(&self) -> KafkaResult<()> {
         let subscribed = self.consumer.subscribe(&[&self.topic]);
-        self.joining.store(false, Ordering::Release);
+        if subscribed.is_ok() {
+            self.joining.store(false, Ordering::Release);
+        }
         subscribed
     }
 

@@ -33,11 +33,17 @@ impl Purge {
         Self { topic, below: Mutex::default(), refused: AtomicBool::new(false) }
     }
 
-    /// Notes a commit that Kafka acknowledged.
+    /// Notes a commit that Kafka acknowledged. The latest counts, not the highest: a topic may be made again.
     pub(super) fn committed(&self, partition: i32, next: i64) {
+        self.below().insert(partition, next);
+    }
+
+    /// Forgets what was noted beyond this offset, at which the log goes on.
+    pub(super) fn keep_from(&self, partition: i32, offset: i64) {
         let mut below = self.below();
-        let entry = below.entry(partition).or_insert(next);
-        *entry = next.max(*entry);
+        if below.get(&partition).is_some_and(|&next| next > offset) {
+            below.remove(&partition);
+        }
     }
 
     /// Deletes what was noted since the last time.
@@ -69,9 +75,12 @@ impl Purge {
                     );
                 }
             }
+            // Then the topic is another one than it was when these offsets were committed.
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::OffsetOutOfRange) => {}
             Some(code) => {
                 debug!(event = "purge_failed", topic = &*self.topic, error = %code, "will be tried again");
-                below.into_iter().for_each(|(partition, next)| self.committed(partition, next));
+                let mut noted = self.below();
+                below.into_iter().for_each(|(partition, next)| _ = noted.entry(partition).or_insert(next));
             }
         }
     }

@@ -90,13 +90,13 @@ async fn a_finished_task_keeps_nothing_transient() {
 }
 
 #[tokio::test]
-async fn a_result_too_large_for_the_channel_is_told_as_missed() {
+async fn a_result_too_large_for_the_channel_is_told_by_its_id() {
     let store = redis_for_test().await;
     let mut replies = store.replies(&"client".into()).await.unwrap();
     assert_eq!(next(&mut replies).await, Notice::Missed);
     let (large, small) = (TaskId::new(), TaskId::new());
     run(&store, &large, &"x".repeat(64 * 1_024 + 1)).await.unwrap();
-    assert_eq!(next(&mut replies).await, Notice::Missed);
+    assert_eq!(next(&mut replies).await, Notice::Ended(vec![large.clone()]));
     assert_eq!(store.read(&[large], None).await.unwrap().remove(0).unwrap().unwrap().result.unwrap().len(), 65_537);
     run(&store, &small, "3").await.unwrap();
     assert_eq!(next(&mut replies).await, reply(small, "3"));
