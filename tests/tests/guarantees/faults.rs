@@ -118,8 +118,11 @@ async fn a_key_of_another_type_is_told_and_blocks_nobody() {
     assert_eq!(free.wait(WAIT).await.expect("it runs"), 7);
     let told = worker.event("claim_failed", |event| event["task_id"] == "taken").await;
     assert!(told["error"].as_str().unwrap_or_default().contains(&bench.key(&id)), "{told}");
+    let error = blocked.wait(WAIT).await.expect_err("the handle tells it too");
+    assert!(error.to_string().contains(&bench.key(&id)) && error.to_string().contains("delete or rename"), "{error}");
     let () = redis.del(bench.key(&id)).await.expect("deleted");
-    assert_eq!(blocked.wait(Duration::from_secs(50)).await.expect("it goes on"), 3);
+    let sum = until("it goes on", async || bench.client.handle::<i64>(id.clone()).wait(WAIT).await.ok()).await;
+    assert_eq!(sum, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

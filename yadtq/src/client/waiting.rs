@@ -65,7 +65,7 @@ impl Waiting {
 
     /// Waits for a task that this client sends: its record names the reply channel.
     pub(crate) fn sending(self: &Arc<Self>, id: &TaskId) -> Waiter {
-        let waiter = self.enter(id, Entry::is_useful);
+        let waiter = self.by_id(id);
         waiter.entry.sent.get_or_init(Instant::now);
         waiter.entry.attached.store(true, Ordering::Release);
         waiter
@@ -73,14 +73,9 @@ impl Waiting {
 
     /// Waits for a task that somebody sent.
     pub(crate) fn by_id(self: &Arc<Self>, id: &TaskId) -> Waiter {
-        self.enter(id, |_| true)
-    }
-
-    /// The entry that is there, if it will do, or a new one in its place.
-    fn enter(self: &Arc<Self>, id: &TaskId, will_do: impl Fn(&Entry) -> bool) -> Waiter {
         let mut entries = self.lock();
         let present = entries.get(id).and_then(Weak::upgrade);
-        if let Some(entry) = present.as_ref().filter(|entry| will_do(entry)) {
+        if let Some(entry) = present.as_ref().filter(|entry| entry.is_useful()) {
             return Waiter::new(Arc::clone(entry));
         }
         let (tell, told) = oneshot::channel();
@@ -134,7 +129,7 @@ impl Entry {
         self.attached.load(Ordering::Acquire) && self.tell().is_some()
     }
 
-    /// Not one that was told that there is no such task, before it was sent.
+    /// Not one that was told that there is no such task, before there was, or that it cannot be read.
     fn is_useful(&self) -> bool {
         self.tell().is_some() || matches!(self.told.clone().now_or_never(), Some(Ok(Settled::Ended(_))))
     }
