@@ -5,13 +5,14 @@
 //! before those polled after it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,10 +20,11 @@ use futures_util::{StreamExt as _, future::poll_fn};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext, MessageStream, Rebalance, StreamConsumer},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, MessageStream, Rebalance, StreamConsumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers as _},
 };
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{
@@ -35,6 +37,8 @@ use crate::wire::Headers;
 
 /// Records that one poll returns at most.
 const MAX_POLL: usize = 1_000;
+/// Longest wait for the acknowledgement of the last commit.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a poll came to.
 pub(super) enum Polled {
@@ -82,6 +86,9 @@ impl Member {
     }
 
     fn drain(&self, stream: &mut MessageStream<'_, Context>, context: &mut TaskContext<'_>) -> Poll<Polled> {
+        if std::mem::take(&mut self.notes().no_topic) {
+            return Poll::Ready(Polled::NoTopic);
+        }
         let mut batch = Batch::default();
         while batch.records < MAX_POLL {
             let polled = stream.poll_next_unpin(context);
@@ -89,9 +96,12 @@ impl Member {
             match polled {
                 Poll::Ready(Some(Ok(message))) => batch.push(&message),
                 Poll::Ready(Some(Err(error))) => match self.judge(&error) {
-                    // What is in hand goes first; librdkafka repeats a fatal error when asked for it.
                     Some(verdict) if batch.events.is_empty() => return Poll::Ready(verdict),
-                    Some(_) => break,
+                    // What is in hand goes first. librdkafka repeats a fatal error when asked for it, the other not.
+                    Some(verdict) => {
+                        self.notes().no_topic = matches!(verdict, Polled::NoTopic);
+                        break;
+                    }
                     None => {}
                 },
                 Poll::Ready(None) | Poll::Pending => break,
@@ -136,8 +146,11 @@ impl Member {
     }
 
     pub(super) fn store(&self, partition: i32, next: i64) {
+        let stored = self.list(partition, Offset::Offset(next)).and_then(|list| self.consumer.store_offsets(&list));
         // An error means that the partition is not ours; then the offset is not ours to store.
-        let _ = self.list(partition, Offset::Offset(next)).and_then(|list| self.consumer.store_offsets(&list));
+        if stored.is_ok() {
+            self.notes().unacknowledged.insert(partition, next);
+        }
     }
 
     // Both wait for librdkafka's main thread, which does no I/O and answers within microseconds.
@@ -151,7 +164,23 @@ impl Member {
 
     /// Commits what is stored, leaves the group, and waits for both.
     pub(super) async fn close(self) {
+        // A closing client commits too, but what Kafka says to that can get lost, and the purge waits for it.
+        if !self.notes().unacknowledged.is_empty() && self.consumer.commit_consumer_state(CommitMode::Async).is_ok() {
+            let _ = timeout(COMMIT_TIMEOUT, self.acknowledged()).await;
+        }
         self.consumer.close().await;
+    }
+
+    async fn acknowledged(&self) {
+        let mut stream = self.consumer.stream();
+        let acknowledged = |context: &mut TaskContext<'_>| {
+            // Records that come now are for the next owner.
+            if self.drain(&mut stream, context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+            if self.notes().unacknowledged.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(acknowledged).await;
     }
 
     #[cfg(test)]
@@ -217,7 +246,11 @@ pub(super) struct Context {
 struct Notes {
     told: Vec<Event>,
     assigned: BTreeSet<i32>,
+    /// Offsets that are stored and not known to be committed.
+    unacknowledged: BTreeMap<i32, i64>,
     last_error: Option<Code>,
+    /// A verdict that waits for the next poll.
+    no_topic: bool,
 }
 
 impl Context {
@@ -252,6 +285,7 @@ impl ConsumerContext for Context {
                 let partitions = partitions(list);
                 let mut notes = self.notes();
                 notes.assigned.retain(|partition| !partitions.contains(partition));
+                notes.unacknowledged.retain(|partition, _| !partitions.contains(partition));
                 notes.told.push(Event::Revoked(partitions));
             }
             Rebalance::Assign(_) | Rebalance::Revoke(_) => {}
@@ -265,6 +299,9 @@ impl ConsumerContext for Context {
                 for element in offsets.elements().iter().filter(|element| element.error().is_ok()) {
                     if let Offset::Offset(next) = element.offset() {
                         self.purge.committed(element.partition(), next);
+                        self.notes()
+                            .unacknowledged
+                            .retain(|&partition, stored| partition != element.partition() || *stored > next);
                     }
                 }
             }

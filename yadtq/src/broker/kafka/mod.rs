@@ -101,7 +101,7 @@ impl Broker for KafkaBroker {
             }
         }
         let usable: Vec<_> = records.iter().filter(|record| !unusable.contains_key(&record.topic)).collect();
-        let mut answers = self.cluster.producer.send(&usable).await.into_iter();
+        let mut answers = self.cluster.producer.send(&usable, deadline).await.into_iter();
         let answer = |record: &Outgoing| match unusable.get(&record.topic) {
             Some(error) => Err(error.clone()),
             None => answers.next().unwrap_or(Err(Code::Fail)).map_err(|code| self.cluster.unsent(record, code)),

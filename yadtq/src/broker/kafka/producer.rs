@@ -3,6 +3,11 @@
 //! A publish of many records enqueues them all and waits once. After a fatal error (librdkafka can no longer promise
 //! that nothing is stored twice or out of order) the client is replaced; what it had in flight is answered with an
 //! error, as after any other failure.
+//!
+//! librdkafka takes it for granted that Kafka has a record when it acknowledged a later one of the same partition.
+//! Kafka does accept a later one alone, when it knows nothing of this producer yet: seen when the first batches came
+//! before a new partition had its leader. Such a record has no offset, which tells it from one that was acknowledged.
+//! It is sent again: stored twice does no harm, a lost one does.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -10,7 +15,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Message as _,
     client::Client,
     config::RDKafkaLogLevel,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
@@ -29,6 +34,8 @@ type NativeProducer = DropApart<ThreadedProducer<Context>>;
 
 /// librdkafka looks for expired records once a second.
 const EXPIRY_GRACE: Duration = Duration::from_secs(2);
+/// Stands for "acknowledged, says librdkafka, but without an offset".
+const UNSURE: Code = Code::NoOffset;
 /// How often a full queue is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -50,16 +57,31 @@ impl Producer {
         ask(self.current().client())
     }
 
-    /// Sends the records, whose topics exist, in order. One answer each, in the same order.
-    pub(super) async fn send(&self, records: &[&Outgoing]) -> Vec<Result<(), Code>> {
-        let deadline = Instant::now() + self.timeout;
+    /// Sends the records, whose topics exist, in order. One answer each, in the same order, soon after the deadline at
+    /// the latest.
+    pub(super) async fn send(&self, records: &[&Outgoing], deadline: Instant) -> Vec<Result<(), Code>> {
+        let mut answers = self.send_once(records, deadline).await;
+        while Instant::now() < deadline {
+            let unsure: Vec<_> = (0..records.len()).filter(|&index| answers[index] == Err(UNSURE)).collect();
+            if unsure.is_empty() {
+                break;
+            }
+            let again: Vec<_> = unsure.iter().map(|&index| records[index]).collect();
+            for (index, answer) in unsure.into_iter().zip(self.send_once(&again, deadline).await) {
+                answers[index] = answer;
+            }
+        }
+        answers
+    }
+
+    async fn send_once(&self, records: &[&Outgoing], deadline: Instant) -> Vec<Result<(), Code>> {
         let answers = Arc::new(Answers::new(records.len()));
         for (index, record) in records.iter().enumerate() {
             let ticket = Box::new(Ticket { answers: Arc::clone(&answers), index });
             self.enqueue(record, ticket, deadline).await;
         }
-        // The deadline only matters if the client was dropped before it could answer.
-        let _ = timeout_at(Instant::now() + self.timeout + EXPIRY_GRACE, answers.complete()).await;
+        // librdkafka answers by itself, unless the client was dropped or some of the time was spent before.
+        let _ = timeout_at(deadline + EXPIRY_GRACE, answers.complete()).await;
         answers.take()
     }
 
@@ -187,7 +209,10 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        let failed = |error: &KafkaError| error.rdkafka_error_code().unwrap_or(Code::Fail);
-        ticket.answer(result.as_ref().map(|_| ()).map_err(|(error, _)| failed(error)));
+        ticket.answer(match result {
+            Ok(record) if record.offset() < 0 => Err(UNSURE),
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Fail)),
+        });
     }
 }

@@ -26,11 +26,13 @@ pub(super) struct Purge {
     /// By partition: everything below that offset.
     below: Mutex<BTreeMap<i32, i64>>,
     refused: AtomicBool,
+    /// Held while a purge is under way, so that the one on close does not return before it.
+    running: tokio::sync::Mutex<()>,
 }
 
 impl Purge {
     pub(super) fn new(topic: Arc<str>) -> Self {
-        Self { topic, below: Mutex::default(), refused: AtomicBool::new(false) }
+        Self { topic, below: Mutex::default(), refused: AtomicBool::new(false), running: tokio::sync::Mutex::default() }
     }
 
     /// Notes a commit that Kafka acknowledged. The latest counts, not the highest: a topic may be made again.
@@ -48,6 +50,7 @@ impl Purge {
 
     /// Deletes what was noted since the last time.
     pub(super) async fn run(&self, cluster: &Cluster) {
+        let _running = self.running.lock().await;
         let below = std::mem::take(&mut *self.below());
         let mut list = TopicPartitionList::with_capacity(below.len());
         for (&partition, &next) in below.iter().filter(|(_, next)| **next > 0) {

@@ -7,7 +7,8 @@ use std::ffi::CString;
 use rdkafka::{
     admin::{AdminOptions, NewTopic, TopicReplication},
     bindings,
-    bindings::rd_kafka_resp_err_t as RDKafkaRespErr,
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use tokio::{
     io::copy_bidirectional,
@@ -20,6 +21,8 @@ use crate::{
     broker::conformance::{Reader, Rig},
     core::names::Namespace,
 };
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A real Kafka, and a namespace of its own in it.
 pub(in crate::broker) fn rig(extra: &str) -> Rig {
@@ -57,6 +60,8 @@ async fn ping_tells_what_it_reached_and_which_settings_lose_tasks() {
         .set("retention.ms", "3600000")
         .set("cleanup.policy", "compact,delete");
     kafka.cluster.admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    // Waits until the broker knows what the controller has done.
+    kafka.cluster.ensure_topic(&foreign.as_str().into(), PATIENCE).await.unwrap();
 
     let info = rig.broker.ping().await.unwrap();
     assert!(info.summary.contains(&server()) && info.summary.contains("librdkafka 2."), "{}", info.summary);
@@ -147,11 +152,30 @@ async fn a_deleted_topic_is_created_again() {
     let mut reader = rig.reader();
     reader.until(|reader| reader.assigned.len() == 4).await;
     kafka.cluster.admin.delete_topics(&[&rig.topic()], &AdminOptions::new()).await.unwrap();
+    while kafka.cluster.topic_names(PATIENCE).await.unwrap().contains(&rig.topic().to_string()) {}
 
     // The first one may find that out; it says so, and the next one creates the topic.
     while rig.broker.publish(vec![rig.record("k", "again")]).await[0].is_err() {}
     let read = reader.until(|reader| reader.values() == ["again"]);
     timeout(Duration::from_secs(60), read).await.expect("the new topic was read");
+}
+
+#[tokio::test]
+async fn a_record_is_not_acknowledged_because_a_later_one_is() {
+    let kafka = MockCluster::new(1).unwrap();
+    let (rig, _) = open_rig(KafkaConfig { bootstrap: kafka.bootstrap_servers(), ..config("") });
+    kafka.create_topic(&rig.topic(), 1, 1).unwrap();
+    rig.publish_numbers(0..1).await;
+    // Too large for one batch, so they are three, and Kafka takes only the last.
+    let not_leader = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    kafka.request_errors(RDKafkaApiKey::Produce, &[not_leader; 2]);
+    let records = ["a", "b", "c"].map(|letter| rig.record("k", &letter.repeat(600_000)));
+    rig.publish_all(records.to_vec()).await;
+
+    let mut reader = rig.reader();
+    let has = |reader: &Reader, letter: &str| reader.values().iter().any(|value| value.starts_with(letter));
+    let read = reader.until(|reader| ["a", "b", "c"].iter().all(|letter| has(reader, letter)));
+    timeout(Duration::from_secs(30), read).await.expect("what was acknowledged is there");
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@
 
 use std::{
     sync::{Arc, PoisonError},
+    thread,
     time::Duration,
 };
 
 use rdkafka::{
     admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
-    error::{KafkaError, RDKafkaErrorCode as Code},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    metadata::MetadataTopic,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
@@ -23,6 +25,8 @@ use super::{
 
 /// A dead letter is the largest record of a queue with its reasons.
 const DEAD_LETTER_EXTRA: u64 = 65_536;
+/// Pause between two questions to a topic that is about to exist.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 /// Kafka's default for `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
 
@@ -47,6 +51,9 @@ impl Cluster {
                 .await
                 .map_err(|code| self.connection.error(code, &format!("creating topic {topic}"), within))?;
         }
+        self.await_leaders(topic, left())
+            .await
+            .map_err(|code| self.connection.error(code, &format!("leaders of topic {topic}"), within))?;
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(topic));
         Ok(())
     }
@@ -66,6 +73,32 @@ impl Cluster {
         let metadata = apart(move || cluster.producer.with_client(|client| client.fetch_metadata(None, within)));
         let metadata = metadata.await.ok_or(Code::CriticalSystemResource)?.map_err(|error| code(&error))?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// Waits until every partition answers. What is sent earlier to a new topic is refused, sent again by librdkafka,
+    /// and may then come after what was sent later.
+    async fn await_leaders(self: &Arc<Self>, topic: &Arc<str>, within: Duration) -> Result<(), Code> {
+        let (cluster, topic, deadline) = (Arc::clone(self), Arc::clone(topic), Instant::now() + within);
+        let ask = move || loop {
+            match cluster.ask_leaders(&topic, deadline) {
+                Err(error) if is_settling(code(&error)) && Instant::now() < deadline => thread::sleep(SETTLE_PAUSE),
+                answer => return answer,
+            }
+        };
+        apart(ask).await.ok_or(Code::CriticalSystemResource)?.map_err(|error| code(&error))
+    }
+
+    /// Blocks.
+    fn ask_leaders(&self, topic: &str, deadline: Instant) -> KafkaResult<()> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.producer.with_client(|client| {
+            let metadata = client.fetch_metadata(Some(topic), left())?;
+            let partitions = metadata.topics().first().map(MetadataTopic::partitions).unwrap_or_default();
+            if partitions.is_empty() {
+                return Err(KafkaError::MetadataFetch(Code::UnknownTopic));
+            }
+            partitions.iter().try_for_each(|partition| client.fetch_watermarks(topic, partition.id(), left()).map(drop))
+        })
     }
 
     async fn create_topic(&self, topic: &str, existing: &[String], within: Duration) -> Result<(), Code> {
@@ -111,6 +144,18 @@ impl Cluster {
         let options = AdminOptions::new().request_timeout(Some(within));
         self.admin.describe_configs(&resources, &options).await.map_err(|error| code(&error))
     }
+}
+
+/// A new topic, or one whose leader moves.
+fn is_settling(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+    )
 }
 
 /// The code of an error. rdkafka hides that of a failed admin operation.
