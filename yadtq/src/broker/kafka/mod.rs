@@ -70,7 +70,7 @@ impl KafkaBroker {
         let (connection, questions) = Connection::new(config.bootstrap.clone());
         let ears = Ears(Arc::clone(&connection));
         let cluster = Arc::new(Cluster {
-            producer: Producer::new(config.producer(), ears, config.send_timeout).map_err(refused)?,
+            producer: Producer::new(config.producer(), ears).map_err(refused)?,
             admin: DropApart::new(config.admin().create().map_err(refused)?),
             config,
             connection,

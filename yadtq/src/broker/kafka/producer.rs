@@ -42,14 +42,13 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Producer {
     config: ClientConfig,
     ears: Ears,
-    timeout: Duration,
     current: RwLock<Arc<NativeProducer>>,
 }
 
 impl Producer {
-    pub(super) fn new(config: ClientConfig, ears: Ears, timeout: Duration) -> KafkaResult<Self> {
+    pub(super) fn new(config: ClientConfig, ears: Ears) -> KafkaResult<Self> {
         let current = RwLock::new(start(&config, &ears)?);
-        Ok(Self { config, ears, timeout, current })
+        Ok(Self { config, ears, current })
     }
 
     /// The client, for questions to the cluster.
