@@ -51,6 +51,78 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound address").port()
 }
 
+/// A Kafka of the test's own: one node, KRaft.
+#[derive(Debug)]
+pub struct Kafka {
+    port: u16,
+    dir: TempDir,
+    child: Child,
+}
+
+impl Kafka {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let (port, controller, dir) = (free_port(), free_port(), tempfile::tempdir().expect("a directory"));
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n\
+             offsets.topic.num.partitions=4\nlog.dirs={}\n",
+            dir.path().join("data").display()
+        );
+        std::fs::write(dir.path().join("server.properties"), properties).expect("written");
+        let formatted = kafka_tool("kafka.tools.StorageTool")
+            .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c"])
+            .arg(dir.path().join("server.properties"))
+            .output()
+            .expect("java runs");
+        assert!(formatted.status.success(), "{formatted:?}");
+        let child = Self::spawn(&dir);
+        Self { port, dir, child }
+    }
+
+    fn spawn(dir: &TempDir) -> Child {
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+        let mut command = kafka_tool("kafka.Kafka");
+        command.arg(dir.path().join("server.properties")).env("JAVA_TOOL_OPTIONS", "-Xmx512m");
+        command.stderr(log.try_clone().expect("a log")).stdout(log).spawn().expect("java runs")
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it: SIGKILL.
+    ///
+    /// # Panics
+    /// It cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Starts it again after [`kill`](Self::kill), with its data.
+    pub fn start_again(&mut self) {
+        self.child = Self::spawn(&self.dir);
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        // It may have been killed by the test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A Redis of the test's own.
 #[derive(Debug)]
 pub struct Redis {

@@ -26,6 +26,10 @@ impl Column {
 /// A list: one row a thing, one column a property. A row is one line, however narrow the terminal: what is long
 /// belongs in the last column.
 pub(crate) fn list(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return String::new();
+    }
     let mut table = plain();
     table.set_header(columns.iter().map(|column| name(column.title)));
     table.add_rows(rows);

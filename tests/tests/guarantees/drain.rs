@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use yadtq::Status;
+use yadtq::{Error, ErrorKind, Status};
 use yadtq_tests::{tasks, until};
 
 use super::{Bench, worker_with};
@@ -38,6 +38,21 @@ async fn what_does_not_finish_in_time_is_handed_back_at_once() {
     assert_eq!(handle.wait(Duration::from_secs(30)).await.expect("a result"), 4_000);
     let info = bench.client.admin().task(handle.id()).await.expect("an answer").expect("a record");
     assert_eq!((info.deliveries, info.attempt), (0, 1), "a hand-back counts as nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeouts_hold_while_a_worker_stops() {
+    let bench = Bench::new("overrun").await;
+    let mut worker = bench.ready_worker().await;
+    let in_time =
+        tasks::doze.call(1_000).timeout(Duration::from_secs(60)).send(&bench.client).await.expect("acknowledged");
+    let late =
+        tasks::doze.call(2_000).timeout(Duration::from_millis(1_500)).send(&bench.client).await.expect("acknowledged");
+    until("both run", async || (worker.events("task_started").len() == 2).then_some(())).await;
+    worker.signal(Signal::TERM);
+    assert!(worker.end().await, "it ends well");
+    assert_eq!(in_time.result().await.expect("recorded"), Some(1_000));
+    assert!(matches!(late.result().await, Err(Error::TaskFailed { kind: ErrorKind::Timeout, .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]

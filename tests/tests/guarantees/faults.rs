@@ -15,7 +15,7 @@ use yadtq::{Client, Error};
 use yadtq_tests::{
     namespace,
     process::Env,
-    servers::{self, Redis, free_port},
+    servers::{self, Kafka, Redis, free_port},
     tasks, until,
 };
 
@@ -84,6 +84,34 @@ async fn redis_may_restart_and_forget_its_scripts() {
     let after = tasks::add.call(1, 1).send(&bench.client).await.expect("acknowledged");
     assert_eq!(after.wait(WAIT).await.expect("it runs"), 2);
     assert_eq!(worker.events("task_started").iter().filter(|event| event["task"] == "nap").count(), 1, "it ran once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_may_be_killed_and_come_back() {
+    let mut kafka = Kafka::start();
+    let namespace = namespace("outage");
+    let client = Client::builder().kafka(kafka.address()).redis(servers::redis()).namespace(&namespace);
+    let client = client.send_timeout(Duration::from_secs(3)).build().await.expect("a client");
+    let worker = worker_with(&Env::new(&kafka.address(), &servers::redis(), &namespace));
+    worker.event("partitions_assigned", |_| true).await;
+    let running = tasks::nap.call(4_000).send(&client).await.expect("acknowledged");
+    worker.event("task_started", |_| true).await;
+    let waiting = client.send_many((0..500).map(|_| tasks::nap.call(20))).await;
+    let waiting: Vec<_> = waiting.into_iter().map(|handle| handle.expect("acknowledged")).collect();
+
+    kafka.kill();
+    worker.event("broker_disconnected", |_| true).await;
+    assert_eq!(running.wait(WAIT).await.expect("what runs finishes without it"), 4_000);
+    let refused = tasks::nap.call(1).send(&client).await;
+    assert!(matches!(refused, Err(Error::Unacknowledged { .. })), "{refused:?}");
+
+    kafka.start_again();
+    let after = until("kafka takes tasks again", async || tasks::nap.call(2).send(&client).await.ok()).await;
+    assert_eq!(after.wait(WAIT).await.expect("the worker is back"), 2);
+    for handle in waiting {
+        assert_eq!(handle.wait(WAIT).await.expect("nothing is lost"), 20);
+    }
+    worker.event("broker_connected", |_| true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

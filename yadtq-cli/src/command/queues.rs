@@ -43,10 +43,7 @@ struct List(Vec<Row>);
 
 impl Answer for List {
     fn human(&self) -> String {
-        match self.0.is_empty() {
-            true => String::new(),
-            false => table::list(&COLUMNS, self.0.iter().map(Row::cells)),
-        }
+        table::list(&COLUMNS, self.0.iter().map(Row::cells))
     }
 }
 

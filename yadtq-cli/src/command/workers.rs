@@ -44,10 +44,7 @@ struct List(Vec<WorkerInfo>);
 
 impl Answer for List {
     fn human(&self) -> String {
-        match self.0.is_empty() {
-            true => String::new(),
-            false => table::list(&COLUMNS, self.0.iter().map(row)),
-        }
+        table::list(&COLUMNS, self.0.iter().map(row))
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) const EXTEND: Duration = Duration::from_secs(2);
 /// How often the worker says that it lives.
 const BEAT: Duration = Duration::from_secs(2);
 /// Finished tasks that are taken out of the channel at once.
-const FINISHES: usize = 512;
+pub(super) const FINISHES: usize = 512;
 
 /// Why the loop ended.
 pub(super) enum Exit {

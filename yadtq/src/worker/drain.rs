@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    control::{Control, EXTEND},
+    control::{Control, EXTEND, FINISHES},
     execute::{Finish, LONGEST},
     job::{Job, Lane, Run},
     run::Stop,
@@ -32,7 +32,6 @@ impl Control {
         info!(event = "worker_draining", worker = %self.id, running = self.runs.len(), ?limit, "takes no new tasks");
         self.end_polling().await;
         self.sources.iter_mut().for_each(super::source::Source::clear);
-        self.later.clear();
         let closing = tokio::spawn(self.close());
         self.give_back_waiting(|_| true);
         let limit = limit.min(LONGEST);
@@ -84,7 +83,8 @@ impl Control {
             self.pump_settling();
             tokio::select! {
                 Some(step) = self.calls.next() => self.take(step),
-                _ = finishes.recv_many(&mut batch, 512) => self.finished(&mut batch),
+                _ = finishes.recv_many(&mut batch, FINISHES) => self.finished(&mut batch),
+                Some(due) = self.later.next() => self.due(due.into_inner()),
                 _ = extend.tick() => {
                     self.extend();
                     self.beat();

@@ -55,7 +55,7 @@ impl Control {
         let Finish { id, token, ended, .. } = finish;
         if let Some(run) = self.runs.get_mut(&id).filter(|run| run.token == token) {
             if let Some(timer) = run.timer.take() {
-                self.later.remove(&timer);
+                self.later.try_remove(&timer);
             }
             let attempt = run.job.ask.attempt;
             let ended = if run.overrun {

@@ -74,6 +74,7 @@ impl Control {
 
     pub(super) fn due(&mut self, due: Due) {
         match due {
+            Due::Ask(_) if self.draining => {}
             Due::Ask(job) => self.ask(job),
             Due::Overrun(id, token) => self.overrun(&id, token),
             Due::Record(ending) => self.endings.push_back(ending),

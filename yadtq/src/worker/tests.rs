@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Client, Status, Worker,
+    Client, RunningWorker, Status, TaskHandle, TaskInfo, Worker,
     clock::{Clock, ManualClock, SystemClock},
     config::{Config, Embedded, Target},
     core::names::Namespace,
@@ -38,38 +38,53 @@ async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap()
 }
 
+/// A worker that runs a task which never ends, and what the store says of that task.
+struct Stalled {
+    clock: Arc<ManualClock>,
+    client: Client,
+    worker: RunningWorker,
+    handle: TaskHandle<()>,
+    before: TaskInfo,
+}
+
+impl Stalled {
+    async fn new() -> Self {
+        let clock = Arc::new(ManualClock::at_us(SystemClock::shared().now_us()));
+        let client = client(&clock);
+        let worker = Worker::builder().client(&client).register(stall).drain_timeout(Duration::ZERO);
+        let worker = worker.start().await.unwrap();
+        let handle = stall.call().send(&client).await.unwrap();
+        until(async || (handle.status().await.unwrap() == Status::Running).then_some(())).await;
+        let before = client.admin().task(handle.id()).await.unwrap().unwrap();
+        Self { clock, client, worker, handle, before }
+    }
+
+    async fn now(&self) -> TaskInfo {
+        self.client.admin().task(self.handle.id()).await.unwrap().unwrap()
+    }
+}
+
 #[tokio::test]
 async fn a_worker_that_stood_still_goes_on_as_a_new_one() {
-    let clock = Arc::new(ManualClock::at_us(SystemClock::shared().now_us()));
-    let client = client(&clock);
-    let worker = Worker::builder().client(&client).register(stall).drain_timeout(Duration::ZERO).start().await.unwrap();
-    let handle = stall.call().send(&client).await.unwrap();
-    until(async || (handle.status().await.unwrap() == Status::Running).then_some(())).await;
-    let before = client.admin().task(handle.id()).await.unwrap().unwrap();
-
-    clock.advance(Duration::from_secs(16 * 60));
+    let stalled = Stalled::new().await;
+    stalled.clock.advance(Duration::from_secs(16 * 60));
     let after = until(async || {
-        let now = client.admin().task(handle.id()).await.unwrap()?;
-        (now.worker.is_some() && now.worker != before.worker).then_some(now)
+        let now = stalled.now().await;
+        (now.worker.is_some() && now.worker != stalled.before.worker).then_some(now)
     })
     .await;
     assert_eq!(after.deliveries, 1, "its lease had lapsed without a word");
-    worker.stop().await.unwrap();
-    assert_eq!(handle.status().await.unwrap(), Status::Queued, "handed back by the new one");
+    stalled.worker.stop().await.unwrap();
+    assert_eq!(stalled.handle.status().await.unwrap(), Status::Queued, "handed back by the new one");
 }
 
 #[tokio::test]
 async fn a_shorter_pause_changes_nothing() {
-    let clock = Arc::new(ManualClock::at_us(SystemClock::shared().now_us()));
-    let client = client(&clock);
-    let worker = Worker::builder().client(&client).register(stall).drain_timeout(Duration::ZERO).start().await.unwrap();
-    let handle = stall.call().send(&client).await.unwrap();
-    until(async || (handle.status().await.unwrap() == Status::Running).then_some(())).await;
-    let before = client.admin().task(handle.id()).await.unwrap().unwrap();
-    clock.advance(Duration::from_secs(14 * 60));
+    let stalled = Stalled::new().await;
+    stalled.clock.advance(Duration::from_secs(14 * 60));
     // Two extensions later.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let after = client.admin().task(handle.id()).await.unwrap().unwrap();
-    assert_eq!((after.worker, after.deliveries), (before.worker, 0));
-    worker.stop().await.unwrap();
+    let after = stalled.now().await;
+    assert_eq!((after.worker, after.deliveries), (stalled.before.worker.clone(), 0));
+    stalled.worker.stop().await.unwrap();
 }
