@@ -46,7 +46,7 @@ fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ("ten megabytes", big(), "unreadable", "more than this worker's limit"),
         (
             "wrong argument",
-            br#"{"task-id":"arg","task":"add","args":["one",2]}"#.to_vec(),
+            br#"{"task-id":"arg","task":"add","args":["s3cr3t",2]}"#.to_vec(),
             "arguments",
             "argument `a`: invalid type",
         ),
@@ -127,6 +127,9 @@ async fn bad_records_are_dead_letters_and_harm_nobody() {
     }
     worker.signal(rustix::process::Signal::TERM);
     assert!(worker.end().await, "the worker lives to the end");
+    let told = worker.event("task_dead_lettered", |event| event["task_id"] == "arg").await;
+    assert_eq!((&told["reason"], &told["error"]), (&"arguments".into(), &"argument `a`".into()));
+    assert!(!worker.output().join("\n").contains("s3cr3t"), "arguments are not logged");
 }
 
 struct Letter {

@@ -116,6 +116,14 @@ impl Failure {
         Self { kind, message: cut(message, Self::MAX_MESSAGE), attempt }
     }
 
+    /// The message as it may be logged: what does not fit a parameter is an argument, and those are not logged.
+    pub(crate) fn logged(&self) -> &str {
+        match self.kind {
+            ErrorKind::Arguments => self.message.split_once(": ").map_or(&*self.message, |(parameter, _)| parameter),
+            _ => &self.message,
+        }
+    }
+
     /// The failure as JSON text.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and a number are always JSON")

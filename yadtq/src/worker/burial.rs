@@ -17,15 +17,37 @@ use super::{
 use crate::{
     broker::{Broker, BrokerError, Incoming, Outgoing},
     wire::{
-        dead::{Epitaph, Source, header},
+        dead::{Epitaph, Reason, Source, header},
         envelope::{self, Envelope},
+        failure::Failure,
     },
 };
 
 impl Control {
-    /// Publishes a record as a dead letter, then completes these offsets.
-    pub(super) fn bury(
+    /// Publishes a record that is no task as a dead letter, then completes its offset.
+    pub(super) fn bury_unreadable(&mut self, at: Position, record: Incoming, error: String) {
+        let epitaph = Epitaph { reason: Reason::Unreadable, error, attempts: 0, deliveries: 0 };
+        let logged = epitaph.error.clone();
+        self.bury(None, at, record, vec![at], &epitaph, &logged);
+    }
+
+    /// Publishes the record of a task that failed for good as a dead letter, then completes these offsets.
+    pub(super) fn bury_failed(
+        &mut self, task: &Envelope, from: Position, record: Incoming, at: Vec<Position>, failure: &Failure,
+        deliveries: u32,
+    ) {
+        let epitaph = Epitaph {
+            reason: Reason::of(&failure.kind),
+            error: failure.message.clone(),
+            attempts: failure.attempt,
+            deliveries,
+        };
+        self.bury(Some(task), from, record, at, &epitaph, failure.logged());
+    }
+
+    fn bury(
         &mut self, task: Option<&Envelope>, from: Position, record: Incoming, at: Vec<Position>, epitaph: &Epitaph,
+        logged: &str,
     ) {
         let topic = &self.sources[from.queue].topic;
         error!(
@@ -37,7 +59,7 @@ impl Control {
             partition = from.partition,
             offset = from.offset,
             reason = epitaph.reason.as_str(),
-            error = %epitaph.error,
+            error = logged,
             "record goes to the dead letters"
         );
         let source = Source { topic, partition: from.partition, offset: from.offset };

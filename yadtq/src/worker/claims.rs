@@ -17,10 +17,7 @@ use super::{
 use crate::{
     core::lifecycle::{Claim, Claimer, Token},
     store::StoreError,
-    wire::{
-        dead::{Epitaph, Reason},
-        failure::{ErrorKind, Failure},
-    },
+    wire::failure::{ErrorKind, Failure},
 };
 
 /// Jobs per call and lane.
@@ -176,12 +173,6 @@ impl Control {
         let failure = serde_json::from_str::<Failure>(error);
         let failure =
             failure.unwrap_or_else(|_| Failure::new(ErrorKind::Deliveries, error.to_owned(), job.ask.attempt));
-        let epitaph = Epitaph {
-            reason: Reason::of(&failure.kind),
-            error: failure.message,
-            attempts: failure.attempt,
-            deliveries,
-        };
-        self.bury(Some(&job.envelope), job.at, job.record.clone(), vec![job.at], &epitaph);
+        self.bury_failed(&job.envelope, job.at, job.record.clone(), vec![job.at], &failure, deliveries);
     }
 }

@@ -15,10 +15,7 @@ use super::{
 use crate::{
     broker::{Event, Incoming},
     core::lifecycle::Ask,
-    wire::{
-        dead::{Epitaph, Reason},
-        envelope::{Envelope, Unreadable},
-    },
+    wire::envelope::{Envelope, Unreadable},
 };
 
 /// Timers take no more.
@@ -111,8 +108,7 @@ impl Control {
                 let error = error.to_string();
                 warn!(event = "record_unreadable", worker = %self.id, topic = %source.topic, partition, offset, %error,
                     "not a task; it becomes a dead letter");
-                let epitaph = Epitaph { reason: Reason::Unreadable, error, attempts: 0, deliveries: 0 };
-                return self.bury(None, at, record, vec![at], &epitaph);
+                return self.bury_unreadable(at, record, error);
             }
         };
         debug!(event = "task_received", worker = %self.id, task_id = %envelope.id, task = %envelope.task,

@@ -20,10 +20,7 @@ use crate::{
         names::TaskId,
     },
     store::{Completion, StoreError, ttl},
-    wire::{
-        dead::{Epitaph, Reason},
-        failure::{ErrorKind, Failure},
-    },
+    wire::failure::{ErrorKind, Failure},
 };
 
 /// Ends per call.
@@ -183,19 +180,13 @@ impl Control {
             Some(failure) => {
                 self.failed += 1;
                 warn!(event = "task_failed", worker = %self.id, task_id = %ending.id, task = %ask.task,
-                    queue = %ask.queue, attempt = ask.attempt, took_ms, kind = %failure.kind, error = %failure.message, "task failed");
+                    queue = %ask.queue, attempt = ask.attempt, took_ms, kind = %failure.kind, error = failure.logged(), "task failed");
             }
         }
         let all: Vec<Position> = run.jobs().map(|job| job.at).collect();
         match (&ending.outcome.hand_on, &ending.failure) {
             (Some(HandOn::Dead), Some(failure)) => {
-                let epitaph = Epitaph {
-                    reason: Reason::of(&failure.kind),
-                    error: failure.message.clone(),
-                    attempts: failure.attempt,
-                    deliveries: run.deliveries,
-                };
-                self.bury(Some(envelope), *at, record.clone(), all, &epitaph);
+                self.bury_failed(envelope, *at, record.clone(), all, failure, run.deliveries);
             }
             _ => all.into_iter().for_each(|at| self.complete_offset(at)),
         }
