@@ -171,7 +171,9 @@ impl ClientBuilder {
         self
     }
 
-    /// The largest task record that is sent, in bytes. Kafka's own default limit is 1 MB. Default: 921,600.
+    /// The largest task record that is sent, in bytes. Kafka's own limit is 1 MB by default, and a worker's
+    /// [8 MiB](crate::WorkerBuilder::max_record_bytes): what is over those ends as a dead letter, or is refused.
+    /// Default: 921,600.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = bytes;
         self

@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     handle::TaskHandle,
     store::{Store, Submission, ttl},
-    wire::envelope::NewRecord,
+    wire::envelope::{MAX_NAME, NewRecord},
 };
 
 /// How long a new client waits for Redis.
@@ -248,6 +248,12 @@ impl Client {
             Some(name) => name.parse()?,
             None => Queue::default(),
         };
+        if call.task.is_empty() || call.task.len() > MAX_NAME {
+            return Err(Error::config(
+                "task",
+                format!("a name has 1 to {MAX_NAME} bytes, this one has {}", call.task.len()),
+            ));
+        }
         if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config("timeout", "must be at least 1 ms"));
         }

@@ -15,13 +15,15 @@ use super::{
     execute::{Finish, LONGEST},
     job::{Job, Lane, Run},
     run::Stop,
-    step::Step,
+    step::{Due, Step},
 };
 use crate::{
     core::{lifecycle::Token, names::TaskId},
     store::{Lease, StoreError},
 };
 
+/// How long a task that was given back is left to others, before this worker asks for it again.
+const BREATH: Duration = Duration::from_millis(100);
 /// How long the last words to tasks and servers may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -106,7 +108,8 @@ impl Control {
         stuck && self.releasing == 0 && self.endings.is_empty() && !self.settling && !self.claims.asking
     }
 
-    /// Gives tasks back, so that anybody may run them at once. These jobs are asked for again, once that is done.
+    /// Gives tasks back, so that anybody may run them at once. These jobs are asked for again, a moment
+    /// after that is done.
     pub(super) fn give_back(&mut self, runs: &[Run], again: Vec<Arc<Job>>) {
         if runs.is_empty() {
             return;
@@ -137,8 +140,8 @@ impl Control {
         if let Some(error) = error {
             warn!(event = "hand_back_failed", worker = %self.id, %error, "their leases end in a few seconds");
         }
-        if !self.draining {
-            again.into_iter().for_each(|job| self.ask(job));
+        for job in again {
+            self.later.insert(Due::Ask(job), BREATH);
         }
     }
 }

@@ -143,7 +143,7 @@ impl Shared {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*health, Health::Down { .. }) {
             *health = Health::Up(Instant::now());
-            tracing::info!(event = "backend_connected", backend = "redis", server = self.server, purpose);
+            tracing::info!(event = "backend_connected", server = self.server, purpose, "redis is there");
         }
     }
 
@@ -153,7 +153,7 @@ impl Shared {
             Health::Up(_) => ("backend_disconnected", Instant::now()),
             Health::Down { since, .. } => ("backend_reconnecting", since),
         };
-        tracing::warn!(event, backend = "redis", server = self.server, purpose, error);
+        tracing::warn!(event, server = self.server, purpose, error, "redis is not there");
         *health = Health::Down { since, error };
     }
 

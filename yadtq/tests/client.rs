@@ -1,0 +1,150 @@
+//! What a client refuses, keeps apart, and outlives. In memory: the same code as with servers.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use yadtq::{Call, Client, Error, Status, TaskId, Worker};
+
+#[yadtq::task]
+async fn add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+#[yadtq::task]
+async fn wait_for_ever() {
+    std::future::pending::<()>().await;
+}
+
+const WAIT: Duration = Duration::from_secs(30);
+
+fn refusal<T: std::fmt::Debug>(sent: Result<T, Error>) -> String {
+    sent.expect_err("refused").to_string()
+}
+
+#[tokio::test]
+async fn wrong_calls_are_refused_before_they_are_sent() {
+    let client = Client::embedded();
+    let says = |text: &str, sent: String| assert!(sent.contains(text), "`{text}` in `{sent}`");
+    says("`Mail` must match", refusal(add.call(1, 2).queue("Mail").send(&client).await));
+    says("`dead` is reserved", refusal(add.call(1, 2).queue("dead").send(&client).await));
+    says("timeout: must be at least 1 ms", refusal(add.call(1, 2).timeout(Duration::ZERO).send(&client).await));
+    says("1 to 256 bytes", refusal(Call::<()>::named("", [1]).send(&client).await));
+    says("1 to 256 bytes", refusal(Call::<()>::named("x".repeat(257), [1]).send(&client).await));
+    says("must be an array or an object", refusal(Call::<()>::named("add", 1).send(&client).await));
+    let large = Call::<()>::named("add", ["x".repeat(1_000_000)]).send(&client).await;
+    assert!(matches!(large, Err(Error::TooLarge { len: 1_000_000.., max: 921_600, .. })), "{large:?}");
+    assert!(client.admin().queues().await.unwrap().iter().all(|queue| queue.records == 0), "nothing was sent");
+}
+
+#[tokio::test]
+async fn one_bad_call_keeps_no_other_from_being_sent() {
+    let client = Client::embedded();
+    let worker = Worker::builder().client(&client).register(add).start().await.unwrap();
+    let calls = (0..2_500).map(|i| if i == 7 { add.call(i, 1).queue("??") } else { add.call(i, 1) });
+    for (i, sent) in (0..).zip(client.send_many(calls).await) {
+        match sent {
+            Ok(handle) => assert_eq!(handle.wait(WAIT).await.unwrap(), i + 1),
+            Err(error) => assert!(i == 7, "{i}: {error}"),
+        }
+    }
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_same_id_is_the_same_task() {
+    let client = Client::embedded();
+    let worker = Worker::builder().client(&client).register(add).start().await.unwrap();
+    let id = TaskId::new();
+    let first = add.call(1, 2).id(id.clone()).send(&client).await.unwrap();
+    assert_eq!(first.wait(WAIT).await.unwrap(), 3);
+    // Sent again with other arguments, when it has ended and nobody is told any more: it is what it was.
+    drop(first);
+    let again = add.call(100, 200).id(id).send(&client).await.unwrap();
+    assert_eq!(again.wait(Duration::from_secs(5)).await.unwrap(), 3);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handle_tells_where_its_task_stands() {
+    let client = Client::embedded();
+    let handle = wait_for_ever.call().send(&client).await.unwrap();
+    assert_eq!(handle.status().await.unwrap(), Status::Queued);
+    assert!(handle.result().await.unwrap().is_none());
+    assert!(matches!(handle.wait(Duration::from_millis(50)).await, Err(Error::WaitTimeout { .. })));
+
+    let unknown = client.handle::<i64>(TaskId::new());
+    assert!(matches!(unknown.status().await, Err(Error::NotFound { .. })));
+    assert!(matches!(unknown.wait(WAIT).await, Err(Error::NotFound { .. })));
+    // Told once that there is none, and then there is one.
+    let late = add.call(2, 3).id(unknown.id().clone()).send(&client).await.unwrap();
+    let worker = Worker::builder().client(&client).register(add).drain_timeout(Duration::ZERO).start().await.unwrap();
+    assert_eq!(late.wait(WAIT).await.unwrap(), 5);
+    let wrong = client.handle::<String>(late.id().clone()).wait(WAIT).await;
+    assert!(matches!(wrong, Err(Error::ResultType { .. })), "{wrong:?}");
+    worker.stop().await.unwrap();
+}
+
+#[test]
+fn a_client_outlives_the_runtime_it_was_made_on() {
+    let first = Runtime::new().unwrap();
+    let client = first.block_on(async { Client::embedded() });
+    drop(first);
+    let second = Runtime::new().unwrap();
+    second.block_on(async {
+        let worker = Worker::builder().client(&client).register(add).start().await.unwrap();
+        let handle = add.call(1, 2).send(&client).await.unwrap();
+        assert_eq!(handle.wait(WAIT).await.unwrap(), 3);
+        worker.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_worker_hands_back_what_a_dropped_runtime_ran() {
+    let outer = Runtime::new().unwrap();
+    let client = Client::embedded();
+    let handle = outer.block_on(wait_for_ever.call().send(&client)).unwrap();
+    let inner = Runtime::new().unwrap();
+    let worker = inner.block_on(Worker::builder().client(&client).register(wait_for_ever).start()).unwrap();
+    let is = async |status: Status| {
+        while handle.status().await.unwrap() != status {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    outer.block_on(async { tokio::time::timeout(WAIT, is(Status::Running)).await.unwrap() });
+    drop(inner);
+    outer.block_on(async { tokio::time::timeout(WAIT, is(Status::Queued)).await.unwrap() });
+    outer.block_on(worker.stop()).unwrap();
+}
+
+#[tokio::test]
+async fn wrong_workers_are_refused() {
+    let client = Client::embedded();
+    let build = || Worker::builder().client(&client);
+    let says = |text: &str, built: Result<Worker, Error>| {
+        let error = built.expect_err("refused").to_string();
+        assert!(error.contains(text), "`{text}` in `{error}`");
+    };
+    says("no task is registered", build().build());
+    says("two tasks named `add`", build().register(add).register(add).build());
+    says("concurrency: must be at least 1", build().register(add).concurrency(0).build());
+    says("concurrency: must be at most", build().register(add).concurrency(usize::MAX).build());
+    says("`events` is reserved", build().register(add).queues(["mail", "events"]).build());
+    says("queues: none", build().register(add).queues(Vec::<String>::new()).build());
+    build().register(add).drain_timeout(Duration::MAX).start().await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_settings_name_the_setting() {
+    let says = async |text: &str, builder: yadtq::ClientBuilder| {
+        let error = builder.build().await.expect_err("refused");
+        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        assert!(error.to_string().contains(text), "`{text}` in `{error}`");
+    };
+    let real = || Client::builder().kafka("localhost:1").redis("redis://localhost:1");
+    says("YADTQ_NAMESPACE", real().namespace("Not This")).await;
+    says("YADTQ_REDIS", real().redis("http://localhost")).await;
+    says("`acks`", real().kafka_conf("acks", "0")).await;
+    says("send_timeout", real().send_timeout(Duration::ZERO)).await;
+    says("partitions", real().partitions(0)).await;
+}
