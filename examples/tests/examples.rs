@@ -61,6 +61,19 @@ fn blocking() {
     assert!(said.contains("timeout"), "{said}");
 }
 
+#[test]
+fn results() {
+    let said = said(example("results"));
+    for line in [
+        "report of month 1",
+        "report of month 2, for an hour",
+        "succeeded, and its result was not kept",
+        "the cache is warm",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
 /// A worker process, told to stop at the end.
 struct Worker(Child);
 

@@ -106,3 +106,9 @@ pub async fn nested(ms: u64) -> Result<u64, yadtq::Error> {
 pub async fn stateless(ctx: Context) -> Result<u8, MissingState> {
     ctx.state::<u8>().copied()
 }
+
+/// Its results are kept for two hours.
+#[yadtq::task(result_ttl = "2h")]
+pub async fn brief(value: u8) -> u8 {
+    value
+}

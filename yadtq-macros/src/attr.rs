@@ -21,18 +21,22 @@ pub(crate) struct Options {
     pub(crate) queue: Option<String>,
     /// How long one run may take.
     pub(crate) timeout: Option<Duration>,
+    /// How long results are kept; zero: not at all.
+    pub(crate) result_ttl: Option<Duration>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
 }
 
 const NAME_BYTES: usize = 200;
 const QUEUE_BYTES: usize = 100;
+const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
 
 impl Options {
     /// Reads all options, past any that are wrong.
     pub(crate) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
-        let mut options = Self { name: None, queue: None, timeout: None, yadtq: parse_quote!(::yadtq) };
+        let mut options =
+            Self { name: None, queue: None, timeout: None, result_ttl: None, yadtq: parse_quote!(::yadtq) };
         let mut seen = Vec::<String>::new();
         for tokens in split_at_commas(tokens, errors) {
             let Setting { key, value } = match Setting::parse.parse2(tokens) {
@@ -60,10 +64,12 @@ impl Options {
             "name" => self.name = Some(name(&text(key, value, "mail.send")?)?),
             "queue" => self.queue = Some(queue(&text(key, value, "mail")?)?),
             "timeout" => self.timeout = Some(timeout(&text(key, value, "30s")?)?),
+            "result_ttl" => self.result_ttl = Some(result_ttl(&text(key, value, "1h")?)?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
-                let message =
-                    format!("unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `crate`");
+                let message = format!(
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `crate`"
+                );
                 return Err(syn::Error::new_spanned(key, message));
             }
         }
@@ -88,6 +94,7 @@ impl Setting {
             let example = match key.to_string().as_str() {
                 "name" => "name = \"mail.send\"",
                 "timeout" => "timeout = \"30s\"",
+                "result_ttl" => "result_ttl = \"1h\"",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
             };
@@ -151,14 +158,30 @@ fn queue(literal: &LitStr) -> syn::Result<String> {
 }
 
 fn timeout(literal: &LitStr) -> syn::Result<Duration> {
-    let problem = match humantime::parse_duration(&literal.value()) {
-        Ok(Duration::ZERO) => {
-            "a timeout of zero would end every run at once; remove the option for no limit".to_owned()
+    match duration(literal)? {
+        Duration::ZERO => {
+            let problem = "a timeout of zero would end every run at once; remove the option for no limit";
+            Err(syn::Error::new_spanned(literal, problem))
         }
-        Ok(timeout) => return Ok(timeout),
-        Err(error) => format!("not a duration: {error}; write it as `30s`, `1m 30s` or `500ms`"),
-    };
-    Err(syn::Error::new_spanned(literal, problem))
+        timeout => Ok(timeout),
+    }
+}
+
+fn result_ttl(literal: &LitStr) -> syn::Result<Duration> {
+    match duration(literal)? {
+        ttl if ttl > LONGEST_TTL => {
+            let problem = "results are kept for at most 365 days; store what has to last elsewhere";
+            Err(syn::Error::new_spanned(literal, problem))
+        }
+        ttl => Ok(ttl),
+    }
+}
+
+fn duration(literal: &LitStr) -> syn::Result<Duration> {
+    humantime::parse_duration(&literal.value()).map_err(|error| {
+        let problem = format!("not a duration: {error}; write it as `30s`, `1m 30s` or `500ms`");
+        syn::Error::new_spanned(literal, problem)
+    })
 }
 
 fn path(value: TokenStream) -> syn::Result<Path> {

@@ -3,6 +3,8 @@
 //! Paths in the generated code are absolute, and its own names hygienic or unlikely. Spans are the user's where the
 //! compiler may object: an argument's type, the returned type, and the function's name for what has no better place.
 
+use std::time::Duration;
+
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{ext::IdentExt, spanned::Spanned};
@@ -41,8 +43,11 @@ impl<'a> Expansion<'a> {
     pub(crate) fn new(options: &Options, function: &'a Function, shape: &'a Shape) -> Self {
         let yadtq = options.yadtq.to_token_stream();
         let queue = options.queue.iter();
-        let (seconds, nanos): (Vec<_>, Vec<_>) =
-            options.timeout.iter().map(|timeout| (timeout.as_secs(), timeout.subsec_nanos())).unzip();
+        let duration = |duration: &Duration| {
+            let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+            quote!(::core::time::Duration::new(#seconds, #nanos))
+        };
+        let (timeout, result_ttl) = (options.timeout.iter().map(duration), options.result_ttl.iter().map(duration));
         Self {
             function,
             shape,
@@ -50,7 +55,9 @@ impl<'a> Expansion<'a> {
             docs: Docs::new(function, shape),
             private: quote!(#yadtq::__private),
             name: options.name.clone().unwrap_or_else(|| function.sig.ident.unraw().to_string()),
-            settings: quote!(#(.with_queue(#queue))* #(.with_timeout(::core::time::Duration::new(#seconds, #nanos)))*),
+            settings: quote! {
+                #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
+            },
             yadtq,
         }
     }

@@ -93,7 +93,7 @@ use self::{
 /// ```
 /// # use std::time::Duration;
 /// # use yadtq::Task;
-/// #[yadtq::task(name = "mail.send", queue = "mail", timeout = "1m 30s")]
+/// #[yadtq::task(name = "mail.send", queue = "mail", timeout = "1m 30s", result_ttl = "1h")]
 /// async fn send_mail(to: String) {
 ///     // ..
 /// }
@@ -108,6 +108,7 @@ use self::{
 /// | `name` | its name in records, at most 200 bytes: workers find the function by it, and two tasks of a worker cannot share it | the function's name |
 /// | `queue` | where it is sent unless the sender chooses another queue: lowercase letters, digits, `-` | `default` |
 /// | `timeout` | how long one run may take: `500ms`, `30s`, `1h 30m` | no limit |
+/// | `result_ttl` | how long the result of a run is kept, at most 365 days; `0s`: not at all | the worker's, 24 h |
 /// | `crate` | the path of the `yadtq` crate, where it has another name or is re-exported | `::yadtq` |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {

@@ -31,6 +31,7 @@ pub struct Call<T> {
     pub(crate) queue: Option<String>,
     pub(crate) id: Option<TaskId>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) result_ttl: Option<Duration>,
     output: PhantomData<fn() -> T>,
 }
 
@@ -65,7 +66,7 @@ impl<T> Call<T> {
     }
 
     fn new(task: Cow<'static, str>, args: Result<Box<RawValue>, Error>, queue: Option<String>) -> Self {
-        Self { task, args, queue, id: None, timeout: None, output: PhantomData }
+        Self { task, args, queue, id: None, timeout: None, result_ttl: None, output: PhantomData }
     }
 
     /// The queue to send it to. Default: the task's own, else `default`.
@@ -85,6 +86,35 @@ impl<T> Call<T> {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// How long the result is kept after the end, at least an hour and at most 365 days; zero: not at all. Default:
+    /// the task's own, else the worker's, 24 h.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn report() -> String { String::new() }
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    ///
+    /// report.call().result_ttl(Duration::from_secs(7 * 24 * 3_600)).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn result_ttl(mut self, ttl: Duration) -> Self {
+        self.result_ttl = Some(ttl);
+        self
+    }
+
+    /// Does not keep the result: whoever awaits the handle of a task that succeeded gets [`Error::NoResult`].
+    /// Saves memory in Redis where nobody asks.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn warm_cache() -> usize { 0 }
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// warm_cache.call().ignore_result().send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn ignore_result(self) -> Self {
+        self.result_ttl(Duration::ZERO)
     }
 
     /// Sends it. `Ok` means that Kafka has acknowledged the task: it will run.

@@ -52,6 +52,9 @@ impl<T> TaskHandle<T> {
     /// # Errors
     /// Redis does not answer, or knows nothing of the task: [`Error::NotFound`], [`Error::Expired`].
     pub async fn status(&self) -> Result<Status, Error> {
+        if let Some(reply) = self.waiter.ended() {
+            return Ok(reply.status);
+        }
         match self.client.read(self.id()).await? {
             Some(state) => Ok(state.status),
             // Kafka has it, and a worker's claim makes the record again.
@@ -67,6 +70,9 @@ impl<T: DeserializeOwned> TaskHandle<T> {
     /// # Errors
     /// As awaiting the handle; also if Redis does not answer.
     pub async fn result(&self) -> Result<Option<T>, Error> {
+        if let Some(reply) = self.waiter.ended() {
+            return output(Arc::unwrap_or_clone(reply)).map(Some);
+        }
         match self.client.read(self.id()).await? {
             Some(state) if state.status.is_terminal() => {
                 let id = self.id().clone();

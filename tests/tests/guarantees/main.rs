@@ -7,6 +7,7 @@ mod faults;
 mod foreign;
 mod lost_redis;
 mod poison;
+mod results;
 mod volume;
 
 use std::path::Path;

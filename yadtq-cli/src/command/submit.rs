@@ -60,6 +60,10 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "DURATION")]
     run_timeout: Option<humantime::Duration>,
 
+    /// How long its result is kept, such as 1h or 7d; 0s: not at all [default: as its code says, else 24h]
+    #[arg(long, value_name = "DURATION")]
+    result_ttl: Option<humantime::Duration>,
+
     /// Wait until the task has ended, and print its result as `yadtq result` does
     #[arg(long)]
     wait: bool,
@@ -94,6 +98,9 @@ impl Submit {
         let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
         if let Some(timeout) = self.run_timeout {
             call = call.timeout(*timeout);
+        }
+        if let Some(ttl) = self.result_ttl {
+            call = call.result_ttl(*ttl);
         }
         let met = meet_redis(&client, &id, self.wait).await?;
         let handle = call.send(&client).await?;

@@ -34,6 +34,8 @@ use crate::{
     wire::envelope::{MAX_NAME, NewRecord},
 };
 
+/// Nothing is kept for longer.
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// How long a new client waits for Redis.
 const CONNECTING: Duration = Duration::from_secs(1);
 /// Tasks per round trip of [`Client::send_many`].
@@ -257,6 +259,10 @@ impl Client {
         if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config("timeout", "must be at least 1 ms"));
         }
+        if call.result_ttl.is_some_and(|ttl| ttl > LONGEST_TTL) {
+            return Err(Error::config("result_ttl", "must be at most 365 days"));
+        }
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         // Only an id that was chosen can be that of a task which has ended already.
         let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
@@ -265,8 +271,8 @@ impl Client {
             task: &call.task,
             args: &args,
             reply_to: Some(&self.inner.id),
-            timeout_ms: call.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-            result_ttl_ms: None,
+            timeout_ms: call.timeout.map(ms),
+            result_ttl_ms: call.result_ttl.map(ms),
         };
         let value = record.to_bytes();
         if value.len() > self.inner.config.max_record_bytes {

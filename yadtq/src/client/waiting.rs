@@ -164,6 +164,14 @@ impl Waiter {
         &self.entry.id
     }
 
+    /// How the task ended, if that has been told.
+    pub(crate) fn ended(&self) -> Option<Arc<Reply>> {
+        match self.told.clone().now_or_never() {
+            Some(Ok(Settled::Ended(reply))) => Some(reply),
+            _ => None,
+        }
+    }
+
     /// Has the task looked up, in case it has ended already.
     pub(crate) fn look(&self) {
         // Fails only when the client is gone.

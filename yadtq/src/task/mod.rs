@@ -43,6 +43,7 @@ pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) queue: Option<&'static str>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) result_ttl: Option<Duration>,
     pub(crate) body: Body,
 }
 
@@ -69,7 +70,7 @@ impl Definition {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(name: &'static str, body: Body) -> Self {
-        Self { name, queue: None, timeout: None, body }
+        Self { name, queue: None, timeout: None, result_ttl: None, body }
     }
 
     /// Sets the queue.
@@ -88,6 +89,14 @@ impl Definition {
         self
     }
 
+    /// Sets how long results are kept; zero: not at all.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_result_ttl(mut self, ttl: Duration) -> Self {
+        self.result_ttl = Some(ttl);
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -98,6 +107,12 @@ impl Definition {
     #[must_use]
     pub fn queue(&self) -> Option<&'static str> {
         self.queue
+    }
+
+    /// How long its results are kept, if it says so; zero: not at all.
+    #[must_use]
+    pub fn result_ttl(&self) -> Option<Duration> {
+        self.result_ttl
     }
 
     /// How long one run may take, if it is limited.

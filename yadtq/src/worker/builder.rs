@@ -4,10 +4,11 @@ use std::{any::Any, collections::HashMap, num::NonZeroUsize, thread::available_p
 
 use super::run::Worker;
 use crate::{
-    client::Client,
+    client::{Client, LONGEST_TTL},
     context::State,
     core::names::Queue,
     error::Error,
+    store::ttl,
     task::{Definition, Task},
 };
 
@@ -48,6 +49,7 @@ pub(super) struct Options {
     pub(super) max_deliveries: u32,
     pub(super) max_record_bytes: usize,
     pub(super) max_result_bytes: usize,
+    pub(super) result_ttl: Duration,
     pub(super) unknown_task_grace: Duration,
 }
 
@@ -61,6 +63,7 @@ impl Default for Options {
             max_deliveries: 5,
             max_record_bytes: 8 * 1_024 * 1_024,
             max_result_bytes: 1_024 * 1_024,
+            result_ttl: Duration::from_millis(ttl::RESULT),
             unknown_task_grace: Duration::from_secs(5),
         }
     }
@@ -140,6 +143,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// How long results are kept after the end, where neither the task nor its sender says, at most 365 days; zero:
+    /// not at all. Default: 24 h.
+    pub fn result_ttl(mut self, ttl: Duration) -> Self {
+        self.options.result_ttl = ttl;
+        self
+    }
+
     /// How long a task of an unknown name waits for a worker that knows it to take over the partition, as in a
     /// rolling deploy, before it is a dead letter. Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
@@ -170,6 +180,9 @@ impl WorkerBuilder {
             if slots > MOST_SLOTS {
                 return Err(Error::config(what, format!("must be at most {MOST_SLOTS}")));
             }
+        }
+        if options.result_ttl > LONGEST_TTL {
+            return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
         if self.tasks.is_empty() {
             return Err(Error::config("register", "no task is registered; add .register(my_task)"));

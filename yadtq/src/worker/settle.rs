@@ -84,7 +84,9 @@ impl Control {
     }
 
     fn succeed(&mut self, id: TaskId, token: Token, json: String) {
-        let result = self.runs.get(&id).is_some_and(|run| run.keeps_result()).then(|| json.into());
+        let default = self.plan.options.result_ttl;
+        let is_kept = self.runs.get(&id).is_some_and(|run| !run.result_ttl(default).is_zero());
+        let result = is_kept.then(|| json.into());
         let outcome = Outcome { status: Status::Success, result, error: None, hand_on: None };
         self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: None });
     }
@@ -126,7 +128,9 @@ impl Control {
         let completion = |ending: &Ending| {
             let run = ending.run(&self.runs)?;
             let (lease, outcome) = (run.lease(), Arc::clone(&ending.outcome));
-            Some(Completion { lease, outcome, reply_to: run.job.envelope.reply_to.clone(), ttl_ms: run.ttl_ms() })
+            // Never shorter than a redelivery may take.
+            let ttl_ms = millis(run.result_ttl(self.plan.options.result_ttl)).max(ttl::MARKER);
+            Some(Completion { lease, outcome, reply_to: run.job.envelope.reply_to.clone(), ttl_ms })
         };
         let completions: Vec<Completion> = endings.iter().filter_map(completion).collect();
         let store = Arc::clone(&self.store);
@@ -220,12 +224,9 @@ impl Ending {
 }
 
 impl Run {
-    fn keeps_result(&self) -> bool {
-        self.job.envelope.result_ttl_ms != Some(0)
-    }
-
-    /// How long the record of the ended task is kept: never shorter than a redelivery may take.
-    fn ttl_ms(&self) -> u64 {
-        self.job.envelope.result_ttl_ms.map_or(ttl::RESULT, |asked| asked.max(ttl::MARKER))
+    /// How long its result is to be kept: as the record says, else the task, else the worker.
+    fn result_ttl(&self, default: Duration) -> Duration {
+        let asked = self.job.envelope.result_ttl_ms.map(Duration::from_millis);
+        asked.or(self.job.definition.as_ref().and_then(|task| task.result_ttl)).unwrap_or(default)
     }
 }
