@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-/// The examples are built with these tests, next to them.
+/// The examples are built with these tests, next to them, unless cargo is told to build only this one (`--test`).
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("this test's path");
     let directory = test.ancestors().nth(2).expect("the build directory").join("examples");
