@@ -62,6 +62,13 @@ fn blocking() {
 }
 
 #[test]
+fn expiry() {
+    let said = said(example("expiry"));
+    assert!(said.contains("sent a code to ada"), "{said}");
+    assert!(said.contains("no code for eve: it expired before it could run"), "{said}");
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

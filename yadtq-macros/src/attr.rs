@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     /// How long results are kept; zero: not at all.
     pub(crate) result_ttl: Option<Duration>,
+    /// How long after it was sent it may start.
+    pub(crate) expires: Option<Duration>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
 }
@@ -35,8 +37,14 @@ const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
 impl Options {
     /// Reads all options, past any that are wrong.
     pub(crate) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
-        let mut options =
-            Self { name: None, queue: None, timeout: None, result_ttl: None, yadtq: parse_quote!(::yadtq) };
+        let mut options = Self {
+            name: None,
+            queue: None,
+            timeout: None,
+            result_ttl: None,
+            expires: None,
+            yadtq: parse_quote!(::yadtq),
+        };
         let mut seen = Vec::<String>::new();
         for tokens in split_at_commas(tokens, errors) {
             let Setting { key, value } = match Setting::parse.parse2(tokens) {
@@ -65,10 +73,11 @@ impl Options {
             "queue" => self.queue = Some(queue(&text(key, value, "mail")?)?),
             "timeout" => self.timeout = Some(timeout(&text(key, value, "30s")?)?),
             "result_ttl" => self.result_ttl = Some(result_ttl(&text(key, value, "1h")?)?),
+            "expires" => self.expires = Some(expires(&text(key, value, "10m")?)?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
                 let message = format!(
-                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `crate`"
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `crate`"
                 );
                 return Err(syn::Error::new_spanned(key, message));
             }
@@ -94,6 +103,7 @@ impl Setting {
             let example = match key.to_string().as_str() {
                 "name" => "name = \"mail.send\"",
                 "timeout" => "timeout = \"30s\"",
+                "expires" => "expires = \"10m\"",
                 "result_ttl" => "result_ttl = \"1h\"",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
@@ -164,6 +174,16 @@ fn timeout(literal: &LitStr) -> syn::Result<Duration> {
             Err(syn::Error::new_spanned(literal, problem))
         }
         timeout => Ok(timeout),
+    }
+}
+
+fn expires(literal: &LitStr) -> syn::Result<Duration> {
+    match duration(literal)? {
+        Duration::ZERO => {
+            let problem = "a task that expires at once never runs; remove the option for no limit";
+            Err(syn::Error::new_spanned(literal, problem))
+        }
+        time => Ok(time),
     }
 }
 

@@ -47,7 +47,9 @@ impl<'a> Expansion<'a> {
             let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
             quote!(::core::time::Duration::new(#seconds, #nanos))
         };
-        let (timeout, result_ttl) = (options.timeout.iter().map(duration), options.result_ttl.iter().map(duration));
+        let timeout = options.timeout.iter().map(duration);
+        let result_ttl = options.result_ttl.iter().map(duration);
+        let expires = options.expires.iter().map(duration);
         Self {
             function,
             shape,
@@ -57,6 +59,7 @@ impl<'a> Expansion<'a> {
             name: options.name.clone().unwrap_or_else(|| function.sig.ident.unraw().to_string()),
             settings: quote! {
                 #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
+                #(.with_expires(#expires))*
             },
             yadtq,
         }

@@ -32,6 +32,7 @@ pub struct Call<T> {
     pub(crate) id: Option<TaskId>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_ttl: Option<Duration>,
+    pub(crate) expires: Option<Duration>,
     output: PhantomData<fn() -> T>,
 }
 
@@ -62,11 +63,12 @@ impl<T> Call<T> {
     /// A call of a defined task.
     #[doc(hidden)]
     pub fn of(definition: &Definition, args: Writer) -> Self {
-        Self::new(Cow::Borrowed(definition.name), args.finish(), definition.queue.map(str::to_owned))
+        let call = Self::new(Cow::Borrowed(definition.name), args.finish(), definition.queue.map(str::to_owned));
+        Self { expires: definition.expires, ..call }
     }
 
     fn new(task: Cow<'static, str>, args: Result<Box<RawValue>, Error>, queue: Option<String>) -> Self {
-        Self { task, args, queue, id: None, timeout: None, result_ttl: None, output: PhantomData }
+        Self { task, args, queue, id: None, timeout: None, result_ttl: None, expires: None, output: PhantomData }
     }
 
     /// The queue to send it to. Default: the task's own, else `default`.
@@ -85,6 +87,22 @@ impl<T> Call<T> {
     /// How long one run may take. Default: the task's own, else no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long from now it may start. Later it is not run: it ends as revoked, and whoever awaits it gets
+    /// [`Error::Revoked`]. Goes by the clocks of sender and worker. Default: the task's own, else no limit.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn send_code(to: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    ///
+    /// send_code.call("ada".to_owned()).expires_in(Duration::from_secs(60)).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.expires = Some(time);
         self
     }
 

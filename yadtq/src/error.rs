@@ -37,11 +37,13 @@ pub enum Error {
         /// The attempt that failed last, from 1.
         attempts: u32,
     },
-    /// The task was ended from outside before it could succeed or fail.
-    #[error("task {id} was revoked")]
+    /// The task was ended before it could succeed or fail, because its time was over.
+    #[error("task {id} was revoked: {reason}")]
     Revoked {
         /// The task.
         id: TaskId,
+        /// Why.
+        reason: String,
     },
     /// Nothing is known of that id: it was never submitted here, or Redis lost it before a worker saw it.
     #[error("no task {id} in the result backend; check the id, YADTQ_REDIS and YADTQ_NAMESPACE")]

@@ -118,7 +118,10 @@ fn output<T: DeserializeOwned>(reply: Reply) -> Result<T, Error> {
             Some(json) => serde_json::from_str(&json).map_err(wrong),
             None => Err(Error::NoResult { id }),
         },
-        Status::Revoked => Err(Error::Revoked { id }),
+        Status::Revoked => {
+            let failure = error.and_then(|json| serde_json::from_str::<Failure>(&json).ok());
+            Err(Error::Revoked { id, reason: failure.map_or_else(|| "it was asked to end".to_owned(), |f| f.message) })
+        }
         _ => Err(serde_json::from_str::<Failure>(error.as_deref().unwrap_or("null")).map_err(wrong)?.into()),
     }
 }

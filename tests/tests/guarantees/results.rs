@@ -1,12 +1,12 @@
-//! How long results are kept.
+//! How long results are kept, and tasks that come too late to have one.
 
 use std::{collections::HashMap, time::Duration};
 
 use redis::AsyncCommands as _;
-use yadtq::{Call, Error};
+use yadtq::{Call, Error, Status};
 use yadtq_tests::tasks;
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 const HOUR: i64 = 3_600_000;
 
@@ -40,4 +40,28 @@ async fn the_call_decides_then_the_task_then_the_worker() {
     }
     let refused = brief().result_ttl(seconds(366 * 86_400)).send(&bench.client).await;
     assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_task_is_not_run() {
+    let bench = Bench::new("expires").await;
+    let worker = worker_with(&bench.env.clone().with("TEST_SLOTS", "1"));
+    worker.event("partitions_assigned", |_| true).await;
+    let busy = tasks::nap.call(2_000).send(&bench.client).await.expect("acknowledged");
+    worker.event("task_started", |_| true).await;
+    let late =
+        tasks::nap.call(1).expires_in(Duration::from_millis(500)).send(&bench.client).await.expect("acknowledged");
+    let in_time =
+        tasks::nap.call(2).expires_in(Duration::from_secs(60)).send(&bench.client).await.expect("acknowledged");
+    match late.wait(Duration::from_secs(30)).await {
+        Err(Error::Revoked { reason, .. }) => assert_eq!(reason, "it expired before it could run"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(busy.wait(Duration::from_secs(30)).await.expect("a result"), 2_000);
+    assert_eq!(in_time.wait(Duration::from_secs(30)).await.expect("a result"), 2);
+    let info = bench.client.admin().task(late.id()).await.expect("an answer").expect("a record");
+    assert_eq!((info.status, info.error.expect("an error").kind.as_str()), (Status::Revoked.to_string(), "expired"));
+    let id = late.id().to_string();
+    assert!(worker.events("task_started").iter().all(|event| event["task_id"] != *id), "it never ran");
+    worker.event("task_revoked", |event| event["task_id"] == *id).await;
 }

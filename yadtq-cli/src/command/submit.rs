@@ -60,6 +60,10 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "DURATION")]
     run_timeout: Option<humantime::Duration>,
 
+    /// How long from now it may start, such as 5m; later it ends as revoked [default: no limit]
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<humantime::Duration>,
+
     /// How long its result is kept, such as 1h or 7d; 0s: not at all [default: as its code says, else 24h]
     #[arg(long, value_name = "DURATION")]
     result_ttl: Option<humantime::Duration>,
@@ -98,6 +102,9 @@ impl Submit {
         let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
         if let Some(timeout) = self.run_timeout {
             call = call.timeout(*timeout);
+        }
+        if let Some(time) = self.expires_in {
+            call = call.expires_in(*time);
         }
         if let Some(ttl) = self.result_ttl {
             call = call.result_ttl(*ttl);

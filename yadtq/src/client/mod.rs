@@ -259,6 +259,9 @@ impl Client {
         if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config("timeout", "must be at least 1 ms"));
         }
+        if call.expires.is_some_and(|time| time < Duration::from_millis(1)) {
+            return Err(Error::config("expires_in", "must be at least 1 ms"));
+        }
         if call.result_ttl.is_some_and(|ttl| ttl > LONGEST_TTL) {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
@@ -273,6 +276,7 @@ impl Client {
             reply_to: Some(&self.inner.id),
             timeout_ms: call.timeout.map(ms),
             result_ttl_ms: call.result_ttl.map(ms),
+            expires: call.expires.map(|time| (self.inner.config.clock.now_us() / 1_000).saturating_add(ms(time))),
         };
         let value = record.to_bytes();
         if value.len() > self.inner.config.max_record_bytes {

@@ -214,7 +214,7 @@ pub enum Claim {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// `Success` or `Failure`.
+    /// `Success`, `Failure` or `Revoked`.
     pub status: Status,
     /// JSON text of the result, if it is to be kept.
     pub result: Option<Arc<str>>,

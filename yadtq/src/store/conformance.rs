@@ -587,6 +587,7 @@ fn info(id: &str) -> WorkerInfo {
         running_ids: vec!["a \"b\"".to_owned()],
         processed: 3,
         failed: 1,
+        overrun: 2,
         started_at: 1_700_000_000_000,
         seen_at: 0,
     }

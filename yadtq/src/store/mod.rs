@@ -160,6 +160,9 @@ pub struct WorkerInfo {
     pub processed: u64,
     /// Tasks that failed since the start.
     pub failed: u64,
+    /// Blocking tasks that went on beyond their timeout since the start.
+    #[serde(default)]
+    pub overrun: u64,
     /// When it started, in ms since the Unix epoch.
     pub started_at: u64,
     /// Its last heartbeat, in ms since the Unix epoch, on the store's clock.

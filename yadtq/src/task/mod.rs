@@ -44,6 +44,7 @@ pub struct Definition {
     pub(crate) queue: Option<&'static str>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_ttl: Option<Duration>,
+    pub(crate) expires: Option<Duration>,
     pub(crate) body: Body,
 }
 
@@ -70,7 +71,7 @@ impl Definition {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(name: &'static str, body: Body) -> Self {
-        Self { name, queue: None, timeout: None, result_ttl: None, body }
+        Self { name, queue: None, timeout: None, result_ttl: None, expires: None, body }
     }
 
     /// Sets the queue.
@@ -97,6 +98,14 @@ impl Definition {
         self
     }
 
+    /// Sets how long after it was sent it may start.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_expires(mut self, expires: Duration) -> Self {
+        self.expires = Some(expires);
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -113,6 +122,12 @@ impl Definition {
     #[must_use]
     pub fn result_ttl(&self) -> Option<Duration> {
         self.result_ttl
+    }
+
+    /// How long after it was sent it may start, if that is limited.
+    #[must_use]
+    pub fn expires(&self) -> Option<Duration> {
+        self.expires
     }
 
     /// How long one run may take, if it is limited.

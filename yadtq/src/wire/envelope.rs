@@ -96,6 +96,8 @@ pub struct Envelope {
     pub timeout_ms: Option<u64>,
     /// Overrides how long the result is kept; 0: the result is not kept.
     pub result_ttl_ms: Option<u64>,
+    /// After that it must not start any more, in ms since the Unix epoch.
+    pub expires: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +115,7 @@ struct Reading<'a> {
     reply_to: Option<Cow<'a, str>>,
     timeout_ms: Option<u64>,
     result_ttl_ms: Option<u64>,
+    expires: Option<u64>,
 }
 
 impl Envelope {
@@ -146,6 +149,7 @@ impl Envelope {
             reply_to: reading.reply_to.map(Into::into),
             timeout_ms: reading.timeout_ms.map(|ms| ms.clamp(1, MAX_MS)),
             result_ttl_ms: reading.result_ttl_ms.map(|ms| ms.min(MAX_MS)),
+            expires: reading.expires,
         })
     }
 }
@@ -169,6 +173,9 @@ pub struct NewRecord<'a> {
     /// Overrides how long the result is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_ttl_ms: Option<u64>,
+    /// After that it must not start any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
 }
 
 impl NewRecord<'_> {

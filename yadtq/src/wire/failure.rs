@@ -27,6 +27,8 @@ pub enum ErrorKind {
     UnknownTask,
     /// Too many workers died while they ran it.
     Deliveries,
+    /// Its time was over before it could run.
+    Expired,
     /// The returned value could not be stored: not serializable as JSON, or too large.
     Result,
     /// A kind that the task chose, with [`TaskError::kind`](crate::TaskError::kind).
@@ -34,13 +36,14 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    const NAMED: [(Self, &'static str); 7] = [
+    const NAMED: [(Self, &'static str); 8] = [
         (Self::Error, "error"),
         (Self::Panic, "panic"),
         (Self::Timeout, "timeout"),
         (Self::Arguments, "arguments"),
         (Self::UnknownTask, "unknown-task"),
         (Self::Deliveries, "deliveries"),
+        (Self::Expired, "expired"),
         (Self::Result, "result"),
     ];
 

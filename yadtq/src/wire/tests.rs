@@ -59,13 +59,21 @@ fn records_of_released_versions_are_read() {
 #[test]
 fn this_version_writes_what_it_always_wrote() {
     let args = RawValue::from_string(r#"[1,"x"]"#.to_owned()).unwrap();
-    let mut record =
-        NewRecord { task_id: "id", task: "add", args: &args, reply_to: None, timeout_ms: None, result_ttl_ms: None };
+    let mut record = NewRecord {
+        task_id: "id",
+        task: "add",
+        args: &args,
+        reply_to: None,
+        timeout_ms: None,
+        result_ttl_ms: None,
+        expires: None,
+    };
     assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
     record.reply_to = Some("client");
     record.timeout_ms = Some(5_000);
     record.result_ttl_ms = Some(0);
-    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0}"#;
+    record.expires = Some(1_795_531_030_859);
+    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859}"#;
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
     assert_eq!(failure.to_json(), r#"{"kind":"unknown-task","message":"say \"what\"","attempt":2}"#);
@@ -91,7 +99,7 @@ proptest! {
         prop_assume!(id.len() <= 128);
         let args = serde_json::value::to_raw_value(&args).unwrap();
         let record = NewRecord {
-            task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None,
+            task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
         };
         let read = Envelope::read(&record.to_bytes()).unwrap();
         prop_assert_eq!(read.id.as_str(), id);

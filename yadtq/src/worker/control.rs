@@ -86,6 +86,7 @@ pub(super) struct Control {
     pub(super) connected: bool,
     pub(super) processed: u64,
     pub(super) failed: u64,
+    pub(super) overrun: u64,
     pub(super) finish: mpsc::UnboundedSender<Finish>,
 }
 
@@ -124,6 +125,7 @@ pub(super) async fn run(
         connected: false,
         processed: 0,
         failed: 0,
+        overrun: 0,
         finish,
     };
     info!(

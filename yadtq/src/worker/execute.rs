@@ -177,6 +177,9 @@ impl Control {
             return self.forsake(id);
         }
         let job = Arc::clone(&run.job);
+        if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_us() / 1_000) {
+            return self.expire(id.clone(), token);
+        }
         let Some(definition) = &job.definition else { return };
         let (envelope, lane) = (&job.envelope, job.lane());
         run.started = Some(Instant::now());
@@ -227,6 +230,7 @@ impl Control {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.token == token) else { return };
         run.timer = None;
         run.overrun = true;
+        self.overrun += 1;
         run.cancel.cancel();
         warn!(event = "task_overrun", worker = %self.id, task_id = %id, task = %run.job.ask.task,
             "its timeout is over; a blocking task can only be asked to end");

@@ -77,6 +77,7 @@ impl Control {
             running_ids: ids.collect(),
             processed: self.processed,
             failed: self.failed,
+            overrun: self.overrun,
             started_at: self.started_at,
             seen_at: 0,
         };

@@ -97,6 +97,16 @@ impl Control {
         self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
     }
 
+    /// It came too late to start.
+    pub(super) fn expire(&mut self, id: TaskId, token: Token) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let message = "it expired before it could run".to_owned();
+        let failure = Failure::new(ErrorKind::Expired, message, run.job.ask.attempt);
+        let error = Some(failure.to_json().into());
+        let outcome = Outcome { status: Status::Revoked, result: None, error, hand_on: None };
+        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
+    }
+
     /// Nobody who knows the task came in time.
     pub(super) fn unknown(&mut self, id: TaskId, token: Token) {
         let Some(run) = self.runs.get(&id) else { return };
@@ -181,6 +191,10 @@ impl Control {
         match &ending.failure {
             None => info!(event = "task_succeeded", worker = %self.id, task_id = %ending.id, task = %ask.task,
                 queue = %ask.queue, attempt = ask.attempt, took_ms, "task succeeded"),
+            Some(failure) if ending.outcome.status == Status::Revoked => {
+                info!(event = "task_revoked", worker = %self.id, task_id = %ending.id, task = %ask.task,
+                    queue = %ask.queue, attempt = ask.attempt, kind = %failure.kind, "task revoked");
+            }
             Some(failure) => {
                 self.failed += 1;
                 warn!(event = "task_failed", worker = %self.id, task_id = %ending.id, task = %ask.task,

@@ -87,6 +87,7 @@ fn take_reply(rest: &mut &[u8]) -> Option<Told> {
     let status = match take(rest, 1)?[0] {
         b's' => Some(Status::Success),
         b'f' => Some(Status::Failure),
+        b'r' => Some(Status::Revoked),
         b'm' => None,
         _ => return None,
     };

@@ -6,7 +6,7 @@
 --          empty), status, result, error, hand-on (each may be empty), TTL, client to tell (may be empty)
 -- returns  per key 1 recorded, 0 stale, or what Redis said if the key is not a hash
 --
--- A reply channel gets one message for the whole call: per task a letter (s, f: as the status; m: too large to
+-- A reply channel gets one message for the whole call: per task a letter (s, f, r: as the status; m: too large to
 -- be sent), then id, result and error, each with its length in front (1, 4 and 4 bytes, little endian).
 local call, try, pack, sub = redis.call, redis.pcall, struct.pack, string.sub
 local time = call('TIME')
