@@ -83,7 +83,7 @@ fn json() -> impl Strategy<Value = Option<Arc<str>>> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    (select(vec![Status::Success, Status::Failure]), json(), json(), hand_on())
+    (select(vec![Status::Success, Status::Failure, Status::Revoked]), json(), json(), hand_on())
         .prop_map(|(status, result, error, hand_on)| Outcome { status, result, error, hand_on })
 }
 
