@@ -69,6 +69,16 @@ fn expiry() {
 }
 
 #[test]
+fn revoke() {
+    let said = said(example("revoke"));
+    assert!(!said.contains("is out"), "{said}");
+    for who in ["the newsletter: task ", "the crawler: task "] {
+        let line = said.lines().find(|line| line.starts_with(who));
+        assert!(line.is_some_and(|line| line.ends_with("was revoked: it was asked to end")), "{who} in {said}");
+    }
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

@@ -112,3 +112,10 @@ pub async fn stateless(ctx: Context) -> Result<u8, MissingState> {
 pub async fn brief(value: u8) -> u8 {
     value
 }
+
+/// Goes on until it is told to end, and then says so.
+#[yadtq::task]
+pub async fn obey(ctx: Context) -> Result<(), String> {
+    ctx.cancelled().await;
+    Err("told to end".to_owned())
+}

@@ -13,7 +13,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    client::{Client, Settled, Waiter},
+    client::{Client, Revocation, Settled, Waiter},
     core::{lifecycle::Status, names::TaskId},
     error::Error,
     store::Reply,
@@ -45,6 +45,14 @@ impl<T> TaskHandle<T> {
     #[must_use]
     pub fn id(&self) -> &TaskId {
         self.waiter.id()
+    }
+
+    /// Ends the task; see [`Client::revoke`](crate::Client::revoke).
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub async fn revoke(&self) -> Result<Revocation, Error> {
+        self.client.revoke(self.id()).await
     }
 
     /// Where the task stands now.

@@ -48,7 +48,7 @@ pub use crate::{
     admin::{Admin, PingReport, ServerReport, TaskInfo},
     broker::{BrokerError, QueueDepth},
     call::Call,
-    client::Client,
+    client::{Client, Revocation},
     config::ClientBuilder,
     context::{Context, MissingState},
     core::{

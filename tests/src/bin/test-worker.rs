@@ -29,6 +29,7 @@ async fn work() -> Result<(), Error> {
         .register(tasks::nested)
         .register(tasks::stateless)
         .register(tasks::brief)
+        .register(tasks::obey)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

@@ -8,6 +8,7 @@ mod foreign;
 mod lost_redis;
 mod poison;
 mod results;
+mod revoke;
 mod volume;
 
 use std::path::Path;

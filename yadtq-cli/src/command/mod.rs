@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod ping;
 pub(crate) mod queues;
 pub(crate) mod result;
+pub(crate) mod revoke;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod workers;

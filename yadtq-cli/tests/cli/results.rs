@@ -50,17 +50,26 @@ async fn a_task_that_failed() {
 #[tokio::test]
 async fn a_task_that_was_revoked() {
     let place = Place::new();
-    place.forge("gone", &[("status", "revoked"), ("task", "add"), ("queue", "default")]).await;
-    place.yadtq(["result", "gone"]).await.exits(1).says("error: task gone was revoked").prints("");
+    place.yadtq(["submit", "add", "1", "2", "--id", "gone"]).await.exits(0);
+    place.yadtq(["revoke", "gone"]).await.exits(0).quietly().prints("revoked: it will not run\n");
+    place.yadtq(["result", "gone"]).await.exits(1).says("error: task gone was revoked: it was asked to end").prints("");
     let result = place.yadtq(["result", "gone", "--wait", "--json"]).await.exits(1).json();
     assert_eq!(result, json!({"id": "gone", "status": "revoked"}));
     place.yadtq(["status", "gone"]).await.exits(0);
+
+    let worker = place.worker().await;
+    place.yadtq(["submit", "add", "1", "2", "--id", "kept", "--wait"]).await.exits(0);
+    let late = place.yadtq(["revoke", "kept", "--json"]).await.exits(1).json();
+    assert_eq!(late, json!({"id": "kept", "outcome": "ended", "status": "success"}));
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_task_whose_result_was_not_kept() {
     let place = Place::new();
-    place.forge("quiet", &[("status", "success"), ("task", "add"), ("queue", "default")]).await;
+    let worker = place.worker().await;
+    place.yadtq(["submit", "add", "1", "2", "--id", "quiet", "--result-ttl", "0s", "--wait"]).await.exits(0).prints("");
+    worker.stop().await.unwrap();
     let ran = place.yadtq(["result", "quiet"]).await.exits(0).prints("");
     ran.says("note: task quiet succeeded, and its result was not kept, as asked");
 }

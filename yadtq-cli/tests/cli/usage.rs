@@ -6,7 +6,7 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use crate::support::{Ran, run, yadtq};
 
-const COMMANDS: [&str; 7] = ["submit", "status", "result", "workers", "queues", "ping", "completions"];
+const COMMANDS: [&str; 8] = ["submit", "status", "result", "revoke", "workers", "queues", "ping", "completions"];
 
 async fn of(args: &[&str]) -> Ran {
     run(yadtq().args(args), "").await
@@ -21,6 +21,7 @@ async fn help_lists_the_commands_and_the_exit_codes() {
         "  submit       Send a task, and print its id
   status       Show where a task stands
   result       Print what a task returned, as JSON
+  revoke       End a task: one that waits will not run, one that runs is asked to end
   workers      List the workers that are alive
   queues       List the queues, with how much waits in each
   ping         Ask Kafka and Redis who they are, and look for settings that endanger tasks

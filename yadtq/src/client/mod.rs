@@ -25,7 +25,7 @@ use crate::{
     clock::SystemClock,
     config::{ClientBuilder, Config, Embedded, Target},
     core::{
-        lifecycle::TaskState,
+        lifecycle::{self, Status, TaskState},
         names::{ClientId, Namespace, Queue, TaskId},
     },
     error::Error,
@@ -62,6 +62,37 @@ const BATCH: usize = 1_000;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+}
+
+/// What became of a revocation.
+///
+/// ```no_run
+/// # async fn f(handle: yadtq::TaskHandle<i64>) -> Result<(), yadtq::Error> {
+/// use yadtq::Revocation;
+///
+/// match handle.revoke().await? {
+///     Revocation::Revoked => println!("it will not run"),
+///     Revocation::Asked { worker } => println!("{worker} is asked to end it"),
+///     Revocation::Ended { status } => println!("too late: {status}"),
+///     _ => {}
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Revocation {
+    /// It will not run (again).
+    Revoked,
+    /// It runs, and is asked to end.
+    Asked {
+        /// The worker that runs it.
+        worker: String,
+    },
+    /// It had ended before, and nothing changed.
+    Ended {
+        /// How it had ended.
+        status: Status,
+    },
 }
 
 struct Inner {
@@ -221,6 +252,28 @@ impl Client {
         TaskHandle::new(self.clone(), self.inner.waiting.by_id(&id))
     }
 
+    /// Ends a task: one that waits will not run, also if no worker and not even Redis has seen it yet; one that runs is
+    /// asked to end, see [`Context::cancelled`](crate::Context::cancelled), and an `async` one is dropped if it has
+    /// not after the worker's [grace](crate::WorkerBuilder::revoke_grace). Whoever awaits it gets
+    /// [`Error::Revoked`]. A run that succeeds all the same stays a success.
+    ///
+    /// ```no_run
+    /// # async fn f(client: yadtq::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// client.revoke(&"d5750c0e-ed82".parse()?).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Redis does not answer: it may or may not be revoked, and can be revoked again.
+    pub async fn revoke(&self, id: &TaskId) -> Result<Revocation, Error> {
+        let mut answers = self.inner.store.revoke(std::slice::from_ref(id)).await?;
+        Ok(match answers.pop().expect("one answer an id")? {
+            lifecycle::Revocation::Revoked => Revocation::Revoked,
+            lifecycle::Revocation::Asked(worker) => Revocation::Asked { worker: worker.to_string() },
+            lifecycle::Revocation::Ended(status) => Revocation::Ended { status },
+        })
+    }
+
     /// Looks after workers, queues and servers.
     #[must_use]
     pub fn admin(&self) -> Admin {
@@ -285,7 +338,8 @@ impl Client {
         }
         let topic = self.inner.config.namespace.topic(&queue).into();
         let key = id.as_str().to_owned().into();
-        let submission = Submission { id, task: call.task.into(), queue: queue.shared() };
+        let reply_to = Some(Arc::clone(&self.inner.id));
+        let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to };
         Ok(Prepared { record: Outgoing { topic, key, value, headers: Vec::new() }, submission, may_have_ended })
     }
 

@@ -64,6 +64,8 @@ async fn serve(
                         waiting.settle(&reply.id, Settled::Ended(Arc::clone(&reply)));
                     }
                 }
+                // For workers.
+                Notice::Revoke(_) => {}
                 Notice::Ended(ids) => ask(store, client, waiting, &ids).await,
                 Notice::Missed => ask(store, client, waiting, &waiting.open()).await,
             },

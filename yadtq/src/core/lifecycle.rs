@@ -244,6 +244,17 @@ pub enum Extended {
     Lost,
 }
 
+/// The answer to a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It will not run (again).
+    Revoked,
+    /// It runs, and this worker is asked to end it.
+    Asked(WorkerId),
+    /// It had ended like this before.
+    Ended(Status),
+}
+
 /// A lease as its holder remembers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
@@ -440,6 +451,32 @@ pub fn release(slot: &mut Option<TaskState>, token: Token, now_us: u64) -> Verdi
     state.nonce = 0;
     state.lease_until = 0;
     Verdict::Recorded
+}
+
+/// Somebody wants the task to end. A run is asked to; everything else ends here, also what nobody has seen yet.
+pub fn revoke(slot: &mut Option<TaskState>, now_us: u64) -> Revocation {
+    let token = TaskState::next_token(slot.as_ref(), now_us);
+    let state = slot.get_or_insert_with(|| TaskState { queued_at: None, ..TaskState::queued("".into(), "".into(), 0) });
+    match (state.status, &state.worker) {
+        (Status::Revoked, _) => return Revocation::Revoked,
+        (status @ (Status::Success | Status::Failure), _) => return Revocation::Ended(status),
+        (Status::Running, Some(worker)) => {
+            state.revoke = true;
+            return Revocation::Asked(Arc::clone(worker));
+        }
+        _ => {}
+    }
+    state.token = token;
+    state.hand_on = None;
+    state.result = None;
+    state.error = Some(revoked_error(state.attempt));
+    state.end(Status::Revoked, now_us);
+    Revocation::Revoked
+}
+
+/// The error of a task that was revoked before it could run, as JSON text.
+fn revoked_error(attempt: u32) -> Arc<str> {
+    format!(r#"{{"kind":"revoked","message":"it was asked to end","attempt":{attempt}}}"#).into()
 }
 
 fn remade(ask: &Ask, held: Held, now_us: u64) -> TaskState {

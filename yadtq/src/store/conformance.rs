@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::SystemClock,
     core::{
-        lifecycle::{Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Status, TaskState, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Revocation, Status, TaskState, Verdict},
         names::{ClientId, TaskId},
     },
 };
@@ -41,6 +41,7 @@ macro_rules! conformance_tests {
             complete_needs_the_token complete_twice complete_of_a_lost_record complete_drops_what_is_transient
             extend_needs_the_token extend_makes_a_lost_record_again
             release_lets_others_claim release_of_a_revoked_run
+            revoke_of_what_waits revoke_of_a_run revoke_of_what_nobody_has_seen
             ttls_follow_the_transitions a_spoiled_key_fails_alone a_thousand_at_once ids_and_results_are_bytes
             replies_reach_who_asked replies_reach_all_that_wait a_reply_comes_once few_can_wait_for_one_task
             a_worker_is_registered_until_it_leaves a_lost_worker_is_told_once
@@ -261,7 +262,8 @@ async fn submit_changes_nothing_that_is_there(store: &dyn Subject) {
     let (fresh, claimed) = (TaskId::new(), TaskId::new());
     granted(store, &claimed, &ask(1, 1)).await;
     let before = read(store, &claimed).await;
-    let submission = |id: &TaskId| Submission { id: id.clone(), task: "mail".into(), queue: "q".into() };
+    let submission =
+        |id: &TaskId| Submission { id: id.clone(), task: "mail".into(), queue: "q".into(), reply_to: None };
     let tasks = [submission(&fresh), submission(&claimed)];
     store.submit(&tasks).await.unwrap();
     let queued = read(store, &fresh).await.unwrap();
@@ -380,13 +382,64 @@ async fn release_of_a_revoked_run(store: &dyn Subject) {
     assert_eq!(read(store, &id).await, Some(state));
 }
 
+async fn revoke(store: &dyn Subject, id: &TaskId) -> Revocation {
+    only(store.revoke(std::slice::from_ref(id)).await)
+}
+
+async fn revoke_of_what_waits(store: &dyn Subject) {
+    let mut replies = open(store, "sender").await;
+    let id = TaskId::new();
+    let reply_to = Some("sender".into());
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to };
+    store.submit(&[task]).await.unwrap();
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked);
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked, "sent twice");
+    assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
+    let state = read(store, &id).await.unwrap();
+    let error = state.error.clone();
+    assert!(error.as_deref().is_some_and(|error| error.contains(r#""kind":"revoked""#)), "{state:?}");
+    let told = Reply { id: id.clone(), status: Status::Revoked, result: None, error };
+    assert_eq!(next(&mut replies).await, Notice::Replies(vec![told]), "who sent it hears at once");
+    assert!(store.ttl_ms(&id).await > 6 * 24 * 3_600_000, "the marker outlives a record that waits for long");
+}
+
+async fn revoke_of_a_run(store: &dyn Subject) {
+    let (id, asked) = (TaskId::new(), ask(1, 1));
+    let mut orders = store.control(&"w1".into()).await.unwrap();
+    assert_eq!(next(&mut orders).await, Notice::Missed);
+    let token = granted(store, &id, &asked).await;
+    for _ in 0..2 {
+        assert_eq!(revoke(store, &id).await, Revocation::Asked("w1".into()));
+        assert_eq!(next(&mut orders).await, Notice::Revoke(vec![id.clone()]));
+    }
+    let held = [lease(&id, &asked, token, true)];
+    let extended = store.extend(&"w1".into(), 6_000, &held).await;
+    assert_eq!(only(extended), Extended::Revoking);
+    let [held] = held;
+    let verdict = store.complete(&[success(held, "3")]).await;
+    assert_eq!(only(verdict), Verdict::Recorded, "a success stays one");
+    assert_eq!(revoke(store, &id).await, Revocation::Ended(Status::Success));
+    assert_eq!(read(store, &id).await.unwrap().status, Status::Success);
+}
+
+async fn revoke_of_what_nobody_has_seen(store: &dyn Subject) {
+    let id = TaskId::new();
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked);
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None };
+    store.submit(&[task]).await.unwrap();
+    assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
+}
+
 async fn ttls_follow_the_transitions(store: &dyn Subject) {
     let (id, asked) = (TaskId::new(), ask(1, 1));
     let about = async |ttl_ms: u64| {
         let left = store.ttl_ms(&id).await;
         assert!((ttl_ms - 10_000..=ttl_ms).contains(&left), "{left} of {ttl_ms}");
     };
-    store.submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into() }]).await.unwrap();
+    store
+        .submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None }])
+        .await
+        .unwrap();
     about(ttl::WAITING).await;
     let token = granted(store, &id, &asked).await;
     about(ttl::WAITING).await;
@@ -437,13 +490,14 @@ async fn a_spoiled_key_fails_alone(store: &dyn Subject) {
     assert_eq!(check(store.release(&leases).await), [Verdict::Stale; 2]);
     let client: ClientId = "c".into();
     assert!(check(store.read(&ids, Some(&client)).await).iter().all(Option::is_some));
-    let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into() });
+    let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into(), reply_to: None });
     assert!(matches!(store.submit(&submissions).await, Err(StoreError::WrongType { .. })));
 }
 
 async fn a_thousand_at_once(store: &dyn Subject) {
     let ids = (0..1_000).map(|_| TaskId::new()).collect::<Vec<_>>();
-    let submission = |id: &TaskId| Submission { id: id.clone(), task: "add".into(), queue: "default".into() };
+    let submission =
+        |id: &TaskId| Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None };
     store.submit(&ids.iter().map(submission).collect::<Vec<_>>()).await.unwrap();
     let asked = ask(1, 1);
     let asks = ids.iter().map(|id| (id.clone(), Arc::clone(&asked))).collect::<Vec<_>>();
@@ -525,7 +579,10 @@ async fn replies_reach_who_asked(store: &dyn Subject) {
 async fn replies_reach_all_that_wait(store: &dyn Subject) {
     let (mut first, mut second) = (open(store, "first").await, open(store, "second").await);
     let (id, asked) = (TaskId::new(), ask(1, 1));
-    store.submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into() }]).await.unwrap();
+    store
+        .submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None }])
+        .await
+        .unwrap();
     for client in ["first", "second", "second"] {
         only(store.read(std::slice::from_ref(&id), Some(&client.into())).await).unwrap();
     }

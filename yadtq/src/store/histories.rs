@@ -16,7 +16,7 @@ use super::{
     ttl,
 };
 use crate::core::{
-    lifecycle::{self, Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Status, TaskState, Verdict},
+    lifecycle::{self, Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Revocation, Status, TaskState, Verdict},
     names::{TaskId, WorkerId},
 };
 
@@ -32,6 +32,7 @@ enum Step {
     Complete { run: Run, outcome: Outcome },
     Extend { run: Run, worker: WorkerId },
     Release { run: Run },
+    Revoke { task: usize },
     EndLease { task: usize },
     AskRevoke { task: usize },
     Lose { task: usize },
@@ -125,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (run(), outcome()).prop_map(|(run, outcome)| Step::Complete { run, outcome }),
         2 => (run(), worker()).prop_map(|(run, worker)| Step::Extend { run, worker }),
         2 => run().prop_map(|run| Step::Release { run }),
+        1 => task.clone().prop_map(|task| Step::Revoke { task }),
         3 => task.clone().prop_map(|task| Step::EndLease { task }),
         1 => task.clone().prop_map(|task| Step::AskRevoke { task }),
         1 => task.clone().prop_map(|task| Step::Lose { task }),
@@ -139,6 +141,7 @@ enum Told {
     Claims(Vec<Claim>),
     Verdict(Verdict),
     Extended(Extended),
+    Revocation(Revocation),
 }
 
 struct World {
@@ -165,7 +168,8 @@ impl World {
         let lease = |run: &Run| [lease(&self.ids[run.task], run, before)];
         match step {
             Step::Submit { task } => {
-                let submission = Submission { id: self.ids[*task].clone(), task: "add".into(), queue: "q".into() };
+                let submission =
+                    Submission { id: self.ids[*task].clone(), task: "add".into(), queue: "q".into(), reply_to: None };
                 self.redis.submit(&[submission]).await.unwrap();
                 Told::Nothing
             }
@@ -185,6 +189,10 @@ impl World {
                 Told::Extended(extended.unwrap().remove(0).unwrap())
             }
             Step::Release { run } => Told::Verdict(self.redis.release(&lease(run)).await.unwrap().remove(0).unwrap()),
+            Step::Revoke { task } => {
+                let told = self.redis.revoke(&self.ids[*task..=*task]).await;
+                Told::Revocation(told.unwrap().remove(0).unwrap())
+            }
             Step::EndLease { task } | Step::AskRevoke { task } | Step::Lose { task } | Step::Plant { task, .. } => {
                 let mut planted = before.clone();
                 meddle(step, &mut planted);
@@ -220,6 +228,7 @@ impl World {
                 let token = held(run).token;
                 Told::Verdict(lifecycle::release(&mut self.pure[run.task], token, now_us))
             }
+            Step::Revoke { task } => Told::Revocation(lifecycle::revoke(&mut self.pure[*task], now_us)),
             meddling => {
                 meddle(meddling, &mut self.pure);
                 Told::Nothing
@@ -259,6 +268,7 @@ impl World {
             (Told::Nothing, Told::Nothing) => true,
             (Told::Verdict(told), Told::Verdict(expected)) => told == expected,
             (Told::Extended(told), Told::Extended(expected)) => told == expected,
+            (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
             (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {
                 (Claim::Granted { deliveries: a, .. }, Claim::Granted { deliveries: b, .. }) => a == b,
                 (Claim::Held { ms_left: a, mine }, Claim::Held { ms_left: b, mine: other }) => {

@@ -25,6 +25,7 @@ struct Inner {
     batches: VecDeque<Vec<Reply>>,
     replies: usize,
     ended: Vec<TaskId>,
+    revoked: Vec<TaskId>,
     missed: bool,
 }
 
@@ -49,6 +50,11 @@ impl Mailbox {
         self.change(|inner| if inner.ended.len() < CAPACITY { inner.ended.push(id) } else { inner.missed = true });
     }
 
+    /// Notes a running task that is to be ended.
+    pub(crate) fn revoke(&self, id: TaskId) {
+        self.change(|inner| if inner.revoked.len() < CAPACITY { inner.revoked.push(id) } else { inner.missed = true });
+    }
+
     /// Notes that something may have been missed.
     pub(crate) fn miss(&self) {
         self.change(|inner| inner.missed = true);
@@ -70,6 +76,9 @@ impl Mailbox {
         if let Some(batch) = inner.batches.pop_front() {
             inner.replies -= batch.len();
             return Some(Notice::Replies(batch));
+        }
+        if !inner.revoked.is_empty() {
+            return Some(Notice::Revoke(std::mem::take(&mut inner.revoked)));
         }
         if !inner.ended.is_empty() {
             return Some(Notice::Ended(std::mem::take(&mut inner.ended)));

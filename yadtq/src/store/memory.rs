@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::Clock,
     core::{
-        lifecycle::{self, Ask, Claim, Claimer, Extended, TaskState, Verdict},
+        lifecycle::{self, Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
 };
@@ -48,10 +48,12 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
         let (mut inner, now_us) = self.lock();
-        for Submission { id, task, queue } in tasks {
+        for Submission { id, task, queue, reply_to } in tasks {
             inner.change(id, now_us, ttl::RESULT, |entry| {
-                let queued = || TaskState::queued(Arc::clone(task), Arc::clone(queue), now_us);
-                entry.state.get_or_insert_with(queued);
+                if entry.state.is_none() {
+                    entry.state = Some(TaskState::queued(Arc::clone(task), Arc::clone(queue), now_us));
+                    entry.waiters.extend(reply_to.clone());
+                }
             });
         }
         Ok(())
@@ -96,6 +98,34 @@ impl Store for MemoryStore {
             Ok(inner.change(id, now_us, ttl::RESULT, |entry| lifecycle::release(&mut entry.state, held.token, now_us)))
         };
         Ok(leases.iter().map(release).collect())
+    }
+
+    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let revoke = |id: &TaskId| {
+            let mut told = HashMap::new();
+            // The marker has to outlive a record that may have waited for long.
+            let answer = inner.change(id, now_us, ttl::WAITING, |entry| {
+                let had_ended = entry.has_ended();
+                let answer = lifecycle::revoke(&mut entry.state, now_us);
+                if !had_ended {
+                    entry.tell(id, None, &mut told);
+                }
+                answer
+            });
+            told.into_iter().for_each(|(client, replies)| inner.tell(&client, replies));
+            if let Revocation::Asked(worker) = &answer
+                && let Some(mailbox) = inner.mailboxes.get(&control(worker)).and_then(Weak::upgrade)
+            {
+                mailbox.revoke(id.clone());
+            }
+            Ok(answer)
+        };
+        Ok(ids.iter().map(revoke).collect())
+    }
+
+    async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError> {
+        self.replies(&control(worker)).await
     }
 
     async fn read(
@@ -175,7 +205,23 @@ struct Entry {
     waiters: Vec<ClientId>,
 }
 
+/// The mailbox of a worker; no client has such an id.
+fn control(worker: &str) -> ClientId {
+    format!("control {worker}").into()
+}
+
 impl Entry {
+    /// Tells whoever waits, and one client more, that the task has ended, if it has.
+    fn tell(&mut self, id: &TaskId, more: Option<&ClientId>, told: &mut HashMap<ClientId, Vec<Reply>>) {
+        let Some(state) = self.state.as_ref().filter(|state| state.status.is_terminal()) else { return };
+        let mut clients = std::mem::take(&mut self.waiters);
+        clients.extend(more.filter(|client| !clients.contains(client)).cloned());
+        for client in clients {
+            let (result, error) = (state.result.clone(), state.error.clone());
+            told.entry(client).or_default().push(Reply { id: id.clone(), status: state.status, result, error });
+        }
+    }
+
     fn has_ended(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.status.is_terminal())
     }
@@ -218,18 +264,7 @@ impl Inner {
             let had_ended = entry.has_ended();
             let verdict = lifecycle::complete(&mut entry.state, ask, *held, &run.outcome, now_us);
             if verdict == Verdict::Recorded && !had_ended {
-                let mut clients = std::mem::take(&mut entry.waiters);
-                clients.extend(
-                    run.reply_to.iter().filter(|client| !clients.contains(client)).cloned().collect::<Vec<_>>(),
-                );
-                for client in clients {
-                    told.entry(client).or_default().push(Reply {
-                        id: id.clone(),
-                        status: run.outcome.status,
-                        result: run.outcome.result.clone(),
-                        error: run.outcome.error.clone(),
-                    });
-                }
+                entry.tell(id, run.reply_to.as_ref(), told);
             }
             verdict
         })
@@ -269,7 +304,8 @@ mod tests {
     async fn what_has_expired_is_gone_and_takes_no_memory() {
         let clock = Arc::new(ManualClock::at_us(1_000_000));
         let store = MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>);
-        let submission = || Submission { id: TaskId::new(), task: "add".into(), queue: "default".into() };
+        let submission =
+            || Submission { id: TaskId::new(), task: "add".into(), queue: "default".into(), reply_to: None };
         let tasks = (0..3_000).map(|_| submission()).collect::<Vec<_>>();
         store.submit(&tasks).await.expect("in memory");
         let first = [tasks[0].id.clone()];

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, Held, Outcome, Status, TaskState, Verdict},
+    lifecycle::{Ask, Claim, Claimer, Extended, Held, Outcome, Revocation, Status, TaskState, Verdict},
     names::{ClientId, TaskId, WorkerId},
 };
 
@@ -77,6 +77,8 @@ pub struct Submission {
     pub task: Arc<str>,
     /// The queue.
     pub queue: Arc<str>,
+    /// The client to tell, should it end without a run.
+    pub reply_to: Option<ClientId>,
 }
 
 /// One lease, as its holder remembers it.
@@ -123,6 +125,8 @@ pub enum Notice {
     Replies(Vec<Reply>),
     /// These tasks ended, with results that are too large for the channel: ask the store.
     Ended(Vec<TaskId>),
+    /// These running tasks are to be ended.
+    Revoke(Vec<TaskId>),
     /// Something may have been missed (a reconnect, a burst): ask the store.
     Missed,
 }
@@ -204,11 +208,17 @@ pub trait Store: Debug + Send + Sync {
     /// Gives tasks back.
     async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
 
+    /// Ends tasks, or asks the workers that run them to, and tells whoever waits.
+    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError>;
+
     /// Reads tasks; `None`: the store has nothing of it. With a `waiter`, the client is told when a task ends
     /// that has not ended yet.
     async fn read(
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
+
+    /// Opens the channel on which a worker is told what to do.
+    async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError>;
 
     /// Opens the reply channel of a client. Returns at once, also while the connection is down. `Missed` is the
     /// first notice: from then on replies come.

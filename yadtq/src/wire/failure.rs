@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Deliveries,
     /// Its time was over before it could run.
     Expired,
+    /// It was asked to end.
+    Revoked,
     /// The returned value could not be stored: not serializable as JSON, or too large.
     Result,
     /// A kind that the task chose, with [`TaskError::kind`](crate::TaskError::kind).
@@ -36,7 +38,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    const NAMED: [(Self, &'static str); 8] = [
+    const NAMED: [(Self, &'static str); 9] = [
         (Self::Error, "error"),
         (Self::Panic, "panic"),
         (Self::Timeout, "timeout"),
@@ -44,6 +46,7 @@ impl ErrorKind {
         (Self::UnknownTask, "unknown-task"),
         (Self::Deliveries, "deliveries"),
         (Self::Expired, "expired"),
+        (Self::Revoked, "revoked"),
         (Self::Result, "result"),
     ];
 

@@ -50,6 +50,7 @@ pub(super) struct Options {
     pub(super) max_record_bytes: usize,
     pub(super) max_result_bytes: usize,
     pub(super) result_ttl: Duration,
+    pub(super) revoke_grace: Duration,
     pub(super) unknown_task_grace: Duration,
 }
 
@@ -64,6 +65,7 @@ impl Default for Options {
             max_record_bytes: 8 * 1_024 * 1_024,
             max_result_bytes: 1_024 * 1_024,
             result_ttl: Duration::from_millis(ttl::RESULT),
+            revoke_grace: Duration::from_secs(5),
             unknown_task_grace: Duration::from_secs(5),
         }
     }
@@ -140,6 +142,13 @@ impl WorkerBuilder {
     /// A task whose result is larger fails, in bytes of JSON. Default: 1 MiB.
     pub fn max_result_bytes(mut self, bytes: usize) -> Self {
         self.options.max_result_bytes = bytes;
+        self
+    }
+
+    /// How long a revoked `async` task that runs may take to end by itself, before its future is dropped.
+    /// Default: 5 s.
+    pub fn revoke_grace(mut self, grace: Duration) -> Self {
+        self.options.revoke_grace = grace;
         self
     }
 

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     control::{Control, LEASE},
@@ -104,7 +104,12 @@ impl Control {
             match answer {
                 Ok(Claim::Granted { token, deliveries }) => self.granted(job, token, deliveries, sent),
                 Ok(Claim::Held { ms_left, mine }) => self.held(job, Duration::from_millis(ms_left), mine),
-                Ok(Claim::Done | Claim::Revoked) => self.complete_offset(job.at),
+                Ok(Claim::Done) => self.complete_offset(job.at),
+                Ok(Claim::Revoked) => {
+                    info!(event = "task_revoked", worker = %self.id, task_id = %job.envelope.id, task = %job.ask.task,
+                        queue = %job.ask.queue, attempt = job.ask.attempt, kind = "revoked", "task revoked");
+                    self.complete_offset(job.at);
+                }
                 Ok(Claim::Moved { attempt }) => self.hand_on(&job, attempt),
                 Ok(Claim::Dead { error, deliveries }) => self.dead(&job, &error, deliveries),
                 Err(error) => {
@@ -130,6 +135,7 @@ impl Control {
             cancel: CancellationToken::new(),
             abort: None,
             timer: None,
+            revoking: false,
             overrun: false,
         };
         if let Some(older) = self.runs.remove(&id) {

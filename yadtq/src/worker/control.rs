@@ -137,6 +137,7 @@ pub(super) async fn run(
         "worker starts"
     );
     control.inspect();
+    control.listen();
     let exit = control.serve(&mut finishes, stop).await;
     match exit {
         Exit::Stopped => control.drain(&mut finishes, stop).await,

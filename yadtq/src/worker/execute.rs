@@ -25,7 +25,7 @@ use crate::{
     context::Context,
     core::{lifecycle::Token, names::TaskId},
     task::{ArgsError, Body, Finished, Reader, RunBlocking, RunFuture},
-    wire::envelope::Args,
+    wire::{envelope::Args, failure::ErrorKind},
 };
 
 /// How far ahead of free slots tasks are claimed: what the recent pace finishes in this time. Keeps slots busy
@@ -178,7 +178,7 @@ impl Control {
         }
         let job = Arc::clone(&run.job);
         if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_us() / 1_000) {
-            return self.expire(id.clone(), token);
+            return self.end_revoked(id.clone(), token, ErrorKind::Expired, "it expired before it could run");
         }
         let Some(definition) = &job.definition else { return };
         let (envelope, lane) = (&job.envelope, job.lane());

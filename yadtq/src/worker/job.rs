@@ -73,6 +73,8 @@ pub(super) struct Run {
     pub(super) abort: Option<tokio::task::AbortHandle>,
     /// When it has to be asked to end, if it is a blocking task with a timeout.
     pub(super) timer: Option<delay_queue::Key>,
+    /// It was asked to end as revoked; a success stays one.
+    pub(super) revoking: bool,
     /// Its timeout is over: whatever it returns, it ends as timed out.
     pub(super) overrun: bool,
 }

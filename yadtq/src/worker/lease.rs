@@ -35,12 +35,19 @@ impl Control {
     pub(super) fn extend(&mut self) {
         // Claimed ahead for a pace that did not last: others may have a free slot.
         self.give_back_waiting(|run| run.granted.elapsed() >= IMPATIENCE);
-        if self.extending {
-            return;
-        }
         let due = self.runs.values().filter(|run| run.confirmed.elapsed() >= YOUNG);
-        let leases: Vec<Lease> = due.map(|run| run.lease()).collect();
-        if leases.is_empty() {
+        let leases = due.map(|run| run.lease()).collect();
+        self.send_extensions(leases);
+    }
+
+    /// Extends young leases too, to hear which tasks are to end.
+    pub(super) fn extend_all(&mut self) {
+        let leases = self.runs.values().map(|run| run.lease()).collect();
+        self.send_extensions(leases);
+    }
+
+    fn send_extensions(&mut self, leases: Vec<Lease>) {
+        if self.extending || leases.is_empty() {
             return;
         }
         let (store, worker) = (Arc::clone(&self.store), Arc::clone(&self.id));
@@ -67,9 +74,9 @@ impl Control {
                 Ok(Extended::Live) => self.confirm(id, token, sent),
                 Ok(Extended::Revoking) => {
                     self.confirm(id, token, sent);
-                    self.cancel(id, token, "revocation was asked");
+                    self.revoke(id, token);
                 }
-                Ok(Extended::Lost) => self.cancel(id, token, "its lease is lost"),
+                Ok(Extended::Lost) => self.lost(id, token),
                 Err(error) => {
                     warn!(event = "leases_not_extended", worker = %self.id, task_id = %id, %error, "trying again")
                 }
@@ -83,12 +90,12 @@ impl Control {
         }
     }
 
-    /// Tells a task that it should end. Not one that has ended and is about to be recorded.
-    fn cancel(&self, id: &TaskId, token: Token, why: &str) {
+    /// Tells a task that it should end: another run has it. Not one that has ended and is about to be recorded.
+    fn lost(&self, id: &TaskId, token: Token) {
         let ended = self.endings.iter().any(|ending| ending.is(id, token));
         let Some(run) = self.runs.get(id).filter(|run| run.token == token && !ended) else { return };
         if !run.cancel.is_cancelled() {
-            debug!(event = "task_cancelled", worker = %self.id, task_id = %id, why, "asked to end");
+            debug!(event = "task_cancelled", worker = %self.id, task_id = %id, why = "its lease is lost", "asked to end");
             run.cancel.cancel();
         }
     }

@@ -12,6 +12,7 @@ use super::{
     control::Control,
     execute::{Ended, Finish, millis},
     job::{Job, Position, Run},
+    revoke::REASON,
     step::{Due, PAUSE, Step},
 };
 use crate::{
@@ -55,6 +56,10 @@ impl Control {
                 self.later.try_remove(&timer);
             }
             let attempt = run.job.ask.attempt;
+            if run.revoking && !matches!(ended, Ended::Returned(Ok(_))) {
+                self.end_revoked(id, token, ErrorKind::Revoked, REASON);
+                return self.start_granted();
+            }
             let ended = if run.overrun {
                 Ended::TimedOut(Duration::from_millis(run.started.map_or(0, |at| millis(at.elapsed()))))
             } else {
@@ -97,11 +102,10 @@ impl Control {
         self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
     }
 
-    /// It came too late to start.
-    pub(super) fn expire(&mut self, id: TaskId, token: Token) {
+    /// It ends without having succeeded or failed.
+    pub(super) fn end_revoked(&mut self, id: TaskId, token: Token, kind: ErrorKind, reason: &str) {
         let Some(run) = self.runs.get(&id) else { return };
-        let message = "it expired before it could run".to_owned();
-        let failure = Failure::new(ErrorKind::Expired, message, run.job.ask.attempt);
+        let failure = Failure::new(kind, reason.to_owned(), run.job.ask.attempt);
         let error = Some(failure.to_json().into());
         let outcome = Outcome { status: Status::Revoked, result: None, error, hand_on: None };
         self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });

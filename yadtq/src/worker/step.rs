@@ -11,6 +11,7 @@ use super::{
     heartbeat::Beaten,
     job::{Job, Position},
     lease::Extensions,
+    revoke::Order,
     settle::{Ending, Settling},
 };
 use crate::{
@@ -38,6 +39,8 @@ pub(super) enum Step {
     Published { at: Vec<Position> },
     /// Tasks were given back, or not; these are asked for again.
     Released { again: Vec<Arc<Job>>, error: Option<StoreError> },
+    /// The control channel told something.
+    Ordered(Order),
     /// A heartbeat was sent, or not.
     Beaten(Beaten),
     /// The servers were looked at, once, at the start.
@@ -53,6 +56,8 @@ pub(super) enum Due {
     Ask(Arc<Job>),
     /// A blocking task's timeout is over.
     Overrun(TaskId, Token),
+    /// A revoked task has had its grace.
+    Drop(TaskId, Token),
     /// Try to record an end again that the store refused.
     Record(Ending),
 }
@@ -67,6 +72,7 @@ impl Control {
             Step::Extended(extensions) => self.extended(extensions),
             Step::Published { at } => self.published(&at),
             Step::Released { again, error } => self.released(again, error),
+            Step::Ordered(order) => self.ordered(order),
             Step::Beaten(beaten) => self.beaten(beaten),
             Step::Inspected => {}
         }
@@ -77,6 +83,7 @@ impl Control {
             Due::Ask(_) if self.draining => {}
             Due::Ask(job) => self.ask(job),
             Due::Overrun(id, token) => self.overrun(&id, token),
+            Due::Drop(id, token) => self.drop_run(&id, token),
             Due::Record(ending) => self.endings.push_back(ending),
         }
     }

@@ -41,6 +41,16 @@ impl Keys {
         format!("{}{client}", self.reply_prefix())
     }
 
+    /// The channel on which a worker is told what to do.
+    pub(super) fn control(&self, worker: &str) -> String {
+        format!("{}{worker}", self.control_prefix())
+    }
+
+    /// What stands before the worker in the name of its channel.
+    pub(super) fn control_prefix(&self) -> String {
+        format!("{}:control:", self.namespace)
+    }
+
     /// What stands before the client in the name of its channel.
     pub(super) fn reply_prefix(&self) -> String {
         format!("{}:reply:", self.namespace)

@@ -37,7 +37,7 @@ use self::{
 };
 use super::{Completion, Lease, Replies, Store, StoreError, StoreInfo, Submission, WorkerInfo};
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, TaskState, Verdict},
+    lifecycle::{Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
 };
 
@@ -99,6 +99,14 @@ impl Store for RedisStore {
 
     async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
         self.run_release(leases).await
+    }
+
+    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError> {
+        self.run_revoke(ids).await
+    }
+
+    async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError> {
+        Ok(Box::new(RedisReplies::control(&self.config, self.keys.control(worker))))
     }
 
     async fn read(

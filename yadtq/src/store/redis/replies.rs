@@ -22,11 +22,23 @@ pub(super) struct RedisReplies {
 
 impl RedisReplies {
     pub(super) fn open(config: &Config, channel: String) -> Self {
+        Self::listen(config, channel, read_replies)
+    }
+
+    /// The channel on which a worker is told what to do.
+    pub(super) fn control(config: &Config, channel: String) -> Self {
+        Self::listen(config, channel, read_order)
+    }
+
+    fn listen(config: &Config, channel: String, read: Read) -> Self {
         let mailbox = Arc::new(Mailbox::default());
-        let subscription = Subscription { channel, mailbox: Arc::clone(&mailbox) };
+        let subscription = Subscription { channel, mailbox: Arc::clone(&mailbox), read };
         Self { mailbox, _connection: Connection::open(config, subscription) }
     }
 }
+
+/// Puts what a message says into the mailbox. `false` if it says nothing that this version can read.
+type Read = fn(&[u8], &Mailbox) -> bool;
 
 #[async_trait]
 impl Replies for RedisReplies {
@@ -38,6 +50,7 @@ impl Replies for RedisReplies {
 struct Subscription {
     channel: String,
     mailbox: Arc<Mailbox>,
+    read: Read,
 }
 
 impl Purpose for Subscription {
@@ -54,25 +67,38 @@ impl Purpose for Subscription {
     }
 
     fn received(&self, message: Message) {
-        let mut rest = message.value.as_bytes().unwrap_or_default();
-        let mut replies = Vec::new();
-        while !rest.is_empty() {
-            match take_reply(&mut rest) {
-                Some(Told::Reply(reply)) => replies.push(reply),
-                Some(Told::TooLarge(id)) => self.mailbox.ended(id),
-                None => {
-                    tracing::warn!(event = "reply_unreadable", channel = self.channel);
-                    self.mailbox.miss();
-                    break;
-                }
-            }
+        if !(self.read)(message.value.as_bytes().unwrap_or_default(), &self.mailbox) {
+            tracing::warn!(event = "reply_unreadable", channel = self.channel);
+            self.mailbox.miss();
         }
-        self.mailbox.push(replies);
     }
 
     fn lagged(&self) {
         self.mailbox.miss();
     }
+}
+
+/// A message of `complete.lua`: what it says of each task.
+fn read_replies(mut rest: &[u8], mailbox: &Mailbox) -> bool {
+    let mut replies = Vec::new();
+    while !rest.is_empty() {
+        match take_reply(&mut rest) {
+            Some(Told::Reply(reply)) => replies.push(reply),
+            Some(Told::TooLarge(id)) => mailbox.ended(id),
+            None => {
+                mailbox.push(replies);
+                return false;
+            }
+        }
+    }
+    mailbox.push(replies);
+    true
+}
+
+/// A message of `revoke.lua`: an id.
+fn read_order(message: &[u8], mailbox: &Mailbox) -> bool {
+    let id = std::str::from_utf8(message).ok().and_then(|id| id.parse().ok());
+    id.map(|id| mailbox.revoke(id)).is_some()
 }
 
 /// What a message says of one task.

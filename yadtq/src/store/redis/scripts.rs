@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{Ask, Claim, Claimer, Extended, TaskState, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
     store::{Completion, Lease, MAX_WAITERS, StoreError, Submission, ttl},
@@ -33,6 +33,7 @@ static SUBMIT: Script = Script::new(include_str!("lua/submit.lua"));
 static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
 static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
 static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
+static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static READ: Script = Script::new(include_str!("lua/read.lua"));
 static BEAT: Script = Script::new(include_str!("lua/beat.lua"));
@@ -43,7 +44,7 @@ impl RedisStore {
             args.number(ttl::WAITING);
         };
         let each = |args: &mut Args, task: &Submission| {
-            args.text(&task.task).text(&task.queue);
+            args.text(&task.task).text(&task.queue).optional(task.reply_to.as_deref());
         };
         let answers = self.batch(&SUBMIT, tasks, |task| &task.id, shared, each).await?;
         tasks.iter().zip(answers).try_for_each(|(task, answer)| self.number(&task.id, &answer).map(drop))
@@ -125,6 +126,25 @@ impl RedisStore {
         let answers = self.batch(&RELEASE, leases, |lease| &lease.id, shared, each).await?;
         let verdict = |(lease, answer): (&Lease, &Value)| self.number(&lease.id, answer).map(codec::verdict);
         Ok(leases.iter().zip(&answers).map(verdict).collect())
+    }
+
+    pub(super) async fn run_revoke(&self, ids: &[TaskId]) -> Answers<Revocation> {
+        let id_at = self.keys.task_prefix().len() + 1;
+        let (reply, control) = (self.keys.reply_prefix(), self.keys.control_prefix());
+        let shared = |args: &mut Args| {
+            args.number(ttl::WAITING).text(&reply).text(&control).number(id_at);
+        };
+        let answers = self.batch(&REVOKE, ids, |id| id, shared, |_, _| ()).await?;
+        let told = |(id, answer): (&TaskId, &[Value])| {
+            let text = codec::text(&answer[1]);
+            match answer[0].as_i64() {
+                Some(1) => Ok(Revocation::Revoked),
+                Some(2) => Ok(Revocation::Asked(text.into())),
+                Some(3) => text.parse().map(Revocation::Ended).map_err(|_| self.wrong_type(id, text)),
+                _ => Err(self.wrong_type(id, text)),
+            }
+        };
+        Ok(ids.iter().zip(answers.chunks_exact(2)).map(told).collect())
     }
 
     pub(super) async fn run_read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>> {
