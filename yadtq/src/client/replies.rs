@@ -89,15 +89,22 @@ async fn ask(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[Tas
         let states = match store.read(ids, Some(client)).await {
             Ok(states) => states,
             Err(error) => {
-                if !matches!(error, StoreError::Unavailable(_)) {
+                let is_away = matches!(error, StoreError::Unavailable(_));
+                if !is_away {
                     warn!(event = "replies_unavailable", %error, "cannot look results up");
                 }
-                // Perhaps these results are too large to come in time together.
-                batch = (batch / 2).max(1);
+                if batch == 1 && !is_away {
+                    waiting.settle(&ids[0], Settled::Failed(Error::Store(error)));
+                    rest = later;
+                } else if store.connected_for().is_some() {
+                    // Perhaps these results are too large to come in time together.
+                    batch = (batch / 2).max(1);
+                }
                 sleep(PAUSE).await;
                 continue;
             }
         };
+        batch = (batch * 2).min(BATCH);
         rest = later;
         for (id, state) in ids.iter().zip(states) {
             match state {

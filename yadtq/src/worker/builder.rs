@@ -145,8 +145,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a revoked `async` task that runs may take to end by itself, before its future is dropped.
-    /// Default: 5 s.
+    /// How long a revoked `async` task that runs may take to end by itself, before its future is dropped; at most a
+    /// day. Default: 5 s.
     pub fn revoke_grace(mut self, grace: Duration) -> Self {
         self.options.revoke_grace = grace;
         self

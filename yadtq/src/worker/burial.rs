@@ -75,7 +75,7 @@ impl Control {
         };
         let broker = Arc::clone(&self.broker);
         self.calls.push(Box::pin(async move {
-            publish(&*broker, letter).await;
+            publish(&*broker, letter, cut).await;
             Step::Published { at }
         }));
     }
@@ -99,7 +99,7 @@ impl Control {
         };
         let (broker, at) = (Arc::clone(&self.broker), vec![job.at]);
         self.calls.push(Box::pin(async move {
-            publish(&*broker, record).await;
+            publish(&*broker, record, |_| false).await;
             Step::Published { at }
         }));
     }
@@ -109,13 +109,13 @@ impl Control {
     }
 }
 
-/// Returns when the record is acknowledged. One that is too large for its topic is cut, and says so.
-async fn publish(broker: &dyn Broker, mut record: Outgoing) {
+/// Returns when the record is acknowledged. One that is too large for its topic is made smaller, where that may be.
+async fn publish(broker: &dyn Broker, mut record: Outgoing, shrink: fn(&mut Outgoing) -> bool) {
     loop {
         let answer = broker.publish(vec![record.clone()]).await.pop().expect("one answer a record");
         match answer {
             Ok(()) => return,
-            Err(BrokerError::TooLarge { len, .. }) if cut(&mut record) => {
+            Err(BrokerError::TooLarge { len, .. }) if shrink(&mut record) => {
                 warn!(event = "dead_letter_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
             }
             Err(error) => {
@@ -126,7 +126,7 @@ async fn publish(broker: &dyn Broker, mut record: Outgoing) {
     }
 }
 
-/// Makes a record smaller: first without foreign headers, then with half of its value, then without its key.
+/// Makes a dead letter smaller: first without foreign headers, then with half of its value, then without its key.
 /// `false` if nothing is left.
 fn cut(record: &mut Outgoing) -> bool {
     let (headers, len) = (record.headers.len(), record.value.len());

@@ -160,7 +160,11 @@ impl Control {
 
     fn held(&mut self, job: Arc<Job>, left: Duration, mine: bool) {
         match self.runs.get_mut(&job.envelope.id) {
-            Some(run) if mine => run.joined.push(job),
+            Some(run) if mine && job.ask.seq <= run.job.ask.seq => {
+                // Of those that joined earlier, some may have gone to other workers.
+                run.joined.retain(|joined| self.sources[joined.at.queue].owns(joined.at));
+                run.joined.push(job);
+            }
             _ => {
                 self.later.insert(Due::Ask(job), left.clamp(Duration::from_millis(10), WATCH));
             }

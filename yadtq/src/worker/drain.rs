@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::join_all};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use super::{
     execute::{Finish, LONGEST},
     job::{Job, Lane, Run},
     run::Stop,
-    step::{Due, Step},
+    step::{Due, PAUSE, Step},
 };
 use crate::{
     core::{lifecycle::Token, names::TaskId},
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a task that was given back is left to others, before this worker asks for it again.
 const BREATH: Duration = Duration::from_millis(100);
+/// How often a hand-back is tried.
+const RELEASES: usize = 5;
 /// How long the last words to tasks and servers may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -119,7 +121,15 @@ impl Control {
         let store = Arc::clone(&self.store);
         self.releasing += 1;
         self.calls.push(Box::pin(async move {
-            let error = store.release(&leases).await.err();
+            // Worth a few tries: a lease that merely ends counts as a crash.
+            let mut error = None;
+            for _ in 0..RELEASES {
+                error = store.release(&leases).await.err();
+                if error.is_none() {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
             Step::Released { again, error }
         }));
     }

@@ -34,7 +34,9 @@ pub(super) struct Extensions {
 impl Control {
     pub(super) fn extend(&mut self) {
         // Claimed ahead for a pace that did not last: others may have a free slot.
-        self.give_back_waiting(|run| run.granted.elapsed() >= IMPATIENCE);
+        if self.store.connected_for().is_some() {
+            self.give_back_waiting(|run| run.granted.elapsed() >= IMPATIENCE);
+        }
         let due = self.runs.values().filter(|run| run.confirmed.elapsed() >= YOUNG);
         let leases = due.map(|run| run.lease()).collect();
         self.send_extensions(leases);

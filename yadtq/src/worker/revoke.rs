@@ -1,13 +1,12 @@
 //! Ends running tasks that somebody revoked: pushed over the worker's control channel, and seen with the next
 //! extension of the lease if the push is lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
 use super::{
     control::Control,
-    execute::LONGEST,
     step::{Due, Step},
 };
 use crate::{
@@ -18,6 +17,9 @@ use crate::{
 
 /// What the error of a revoked task says.
 pub(super) const REASON: &str = "it was asked to end";
+
+/// A task that needs longer is not waited for.
+const MOST_GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the control channel told, and the channel to listen to again.
 pub(super) struct Order {
@@ -65,7 +67,7 @@ impl Control {
             self.slots.retain_granted(|granted| granted != id);
             return self.end_revoked(id.clone(), token, ErrorKind::Revoked, REASON);
         }
-        let grace = self.plan.options.revoke_grace.min(LONGEST);
+        let grace = self.plan.options.revoke_grace.min(MOST_GRACE);
         self.later.insert(Due::Drop(id.clone(), token), grace);
     }
 

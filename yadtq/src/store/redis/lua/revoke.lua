@@ -20,6 +20,7 @@ local function revoke(key)
   if status == 'success' or status == 'failure' then return 3, status end
   if status == 'running' and h[3] then
     call('HSET', key, 'revoke', '1')
+    call('PEXPIRE', key, ttl)
     call('PUBLISH', control_prefix .. h[3], id)
     return 2, h[3]
   end
