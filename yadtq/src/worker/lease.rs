@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Leases confirmed more recently than this are left alone.
-const YOUNG: Duration = Duration::from_millis(1_500);
+const YOUNG: Duration = Duration::from_millis(500);
 
 /// A granted task that has not found a slot by then is given back.
 const IMPATIENCE: Duration = Duration::from_secs(1);
