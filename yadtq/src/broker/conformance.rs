@@ -39,6 +39,8 @@ macro_rules! conformance_tests {
                 a_burst_comes_whole_and_in_pieces,
                 a_cancelled_next_loses_nothing,
                 queues_tell_what_waits,
+                a_reader_sees_all_and_leaves_no_trace,
+                a_compacted_topic_tells_its_ends_and_forgets_nothing_that_counts,
             );
         }
     };
@@ -294,6 +296,88 @@ async fn queues_tell_what_waits(rig: Rig) {
     assert_eq!(info.warnings, Vec::<String>::new());
 }
 
+async fn a_reader_sees_all_and_leaves_no_trace(rig: Rig) {
+    let topic = rig.topic();
+    assert_eq!(rig.broker.extents(&topic).await.expect("extents"), [], "there is no such topic");
+    rig.publish_all((0..2_500).map(|n| rig.record(&format!("key {n}"), &n.to_string())).collect()).await;
+    let extents = rig.broker.extents(&topic).await.expect("extents");
+    assert_eq!(extents.iter().map(|extent| extent.end - extent.start).sum::<i64>(), 2_500);
+    let from: Vec<_> = extents.iter().map(|extent| (extent.partition, extent.start)).collect();
+    let mut reader = rig.broker.read(&topic, &from).expect("a reader");
+    let (seen, ended) = read_to_ends(&mut *reader, extents.len()).await;
+    assert_eq!(seen.iter().map(|record| text(&record.value)).collect::<BTreeSet<_>>().len(), 2_500);
+    assert_eq!(seen.len(), 2_500);
+    assert_eq!(ended.len(), extents.len());
+    // What comes later is read too, and the end is told again.
+    let given = Outgoing { partition: Some(extents[1].partition), ..rig.record("k", "later") };
+    rig.publish_all(vec![given]).await;
+    let (seen, ended) = read_to_ends(&mut *reader, 1).await;
+    assert_eq!((text(&seen[0].value), seen[0].partition, seen.len()), ("later".to_owned(), extents[1].partition, 1));
+    assert_eq!(ended.into_iter().collect::<Vec<_>>(), [extents[1].partition]);
+    // From the middle of one partition.
+    let middle = extents[0].end - 3;
+    let mut reader = rig.broker.read(&topic, &[(extents[0].partition, middle)]).expect("a reader");
+    let (seen, _) = read_to_ends(&mut *reader, 1).await;
+    assert_eq!(seen.iter().map(|record| record.offset).collect::<Vec<_>>(), [middle, middle + 1, middle + 2]);
+    assert_eq!(rig.depth().await.lag, 2_501, "nothing was committed");
+}
+
+async fn a_compacted_topic_tells_its_ends_and_forgets_nothing_that_counts(rig: Rig) {
+    let topic: Arc<str> = rig.namespace.delayed_topic().into();
+    let record = |key: &str, value: &str| Outgoing { topic: Arc::clone(&topic), ..rig.record(key, value) };
+    rig.publish_all((0..100).map(|n| record(&format!("key {n}"), "first")).collect()).await;
+    let mut owner = Reader::new(rig.broker.subscribe(&topic).expect("subscribed"));
+    owner.until(|owner| !owner.assigned.is_empty() && owner.ended == owner.assigned).await;
+    assert_eq!(owner.records.len(), 100);
+    let gone: Vec<_> = owner.records.iter().take(50).cloned().collect();
+    owner.records.clear();
+    owner.ended.clear();
+    // As a scheduler does: to the partition where the record was found.
+    let deletion = |record: &Incoming| Outgoing {
+        key: record.key.clone().expect("a key"),
+        partition: Some(record.partition),
+        topic: Arc::clone(&topic),
+        ..rig.record("", "")
+    };
+    rig.publish_all(gone.iter().map(deletion).collect()).await;
+    owner.until(|owner| owner.records.len() == 50).await;
+    assert!(owner.records.iter().all(|record| record.value.is_empty()), "{:?}", owner.records[0]);
+    let places: BTreeSet<_> = gone.iter().map(|record| (record.key.clone(), record.partition)).collect();
+    assert_eq!(
+        owner.records.iter().map(|record| (record.key.clone(), record.partition)).collect::<BTreeSet<_>>(),
+        places
+    );
+    owner.until(|owner| !owner.ended.is_empty()).await;
+    owner.subscription.close().await;
+
+    // The next owner begins at the beginning: nothing is ever committed here.
+    let mut owner = Reader::new(rig.broker.subscribe(&topic).expect("subscribed"));
+    owner.until(|owner| !owner.assigned.is_empty() && owner.ended == owner.assigned).await;
+    let mut left = BTreeMap::new();
+    for record in &owner.records {
+        left.insert(record.key.clone(), record.value.clone());
+    }
+    left.retain(|_, value| !value.is_empty());
+    assert_eq!(left.len(), 50);
+    assert!(places.iter().all(|(key, _)| !left.contains_key(key)));
+    assert_eq!(rig.broker.queues().await.expect("queues"), [], "it is no queue");
+}
+
+/// Reads until so many ends were told.
+async fn read_to_ends(reader: &mut dyn super::Reader, ends: usize) -> (Vec<Incoming>, BTreeSet<i32>) {
+    let (mut seen, mut ended) = (Vec::new(), BTreeSet::new());
+    while ended.len() < ends {
+        for event in reader.next().await {
+            match event {
+                Event::Records(records) => seen.extend(records),
+                Event::Ended(partitions) => ended.extend(partitions),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    (seen, ended)
+}
+
 impl Rig {
     fn queue() -> Queue {
         "q".parse().expect("a queue")
@@ -305,7 +389,7 @@ impl Rig {
 
     pub(super) fn record(&self, key: &str, value: &str) -> Outgoing {
         let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
-        Outgoing { topic: self.topic(), key, value, headers: Vec::new() }
+        Outgoing { topic: self.topic(), key, value, partition: None, headers: Vec::new() }
     }
 
     pub(super) async fn publish_all(&self, records: Vec<Outgoing>) {
@@ -320,7 +404,7 @@ impl Rig {
     }
 
     pub(super) fn reader(&self) -> Reader {
-        Reader::new(self.broker.subscribe(&Self::queue()).expect("subscribed"))
+        Reader::new(self.broker.subscribe(&self.topic()).expect("subscribed"))
     }
 
     async fn depth(&self) -> QueueDepth {
@@ -335,12 +419,13 @@ pub(super) struct Reader {
     pub(super) subscription: Arc<dyn Subscription>,
     pub(super) assigned: BTreeSet<i32>,
     pub(super) records: Vec<Incoming>,
+    ended: BTreeSet<i32>,
     largest_batch: usize,
 }
 
 impl Reader {
     pub(super) fn new(subscription: Arc<dyn Subscription>) -> Self {
-        Self { subscription, assigned: BTreeSet::new(), records: Vec::new(), largest_batch: 0 }
+        Self { subscription, assigned: BTreeSet::new(), records: Vec::new(), ended: BTreeSet::new(), largest_batch: 0 }
     }
 
     pub(super) async fn step(&mut self) {
@@ -369,6 +454,10 @@ impl Reader {
                         batch += 1;
                         self.records.push(record);
                     }
+                }
+                Event::Ended(partitions) => {
+                    assert!(partitions.iter().all(|partition| self.assigned.contains(partition)), "{partitions:?}");
+                    self.ended.extend(partitions);
                 }
             }
         }

@@ -13,11 +13,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::topic::{MemberId, Topic};
-use super::{Broker, BrokerError, BrokerInfo, Event, Outgoing, QueueDepth, Subscription, queue_of};
-use crate::core::names::{Namespace, Queue};
+use super::{Broker, BrokerError, BrokerInfo, Event, Extent, Outgoing, QueueDepth, Reader, Subscription, queue_of};
+use crate::core::names::Namespace;
 
 /// The largest record that a queue takes, Kafka's default.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
@@ -59,17 +59,27 @@ impl Broker for MemoryBroker {
             if len + RECORD_OVERHEAD > limit {
                 return Err(BrokerError::TooLarge { topic: record.topic, len });
             }
-            topics.entry(Arc::clone(&record.topic)).or_default().append(record);
+            self.shared.topic(&mut topics, &record.topic).append(record);
             Ok(())
         };
         records.into_iter().map(append).collect()
     }
 
-    fn subscribe(&self, queue: &Queue) -> Result<Arc<dyn Subscription>, BrokerError> {
-        let topic: Arc<str> = self.shared.namespace.topic(queue).into();
-        let wake = Arc::new(Notify::new());
-        let member = self.shared.topics().entry(Arc::clone(&topic)).or_default().join(Arc::clone(&wake));
-        Ok(Arc::new(MemorySubscription { shared: Arc::clone(&self.shared), topic, member, wake }))
+    fn subscribe(&self, topic: &Arc<str>) -> Result<Arc<dyn Subscription>, BrokerError> {
+        let (shared, wake) = (Arc::clone(&self.shared), Arc::new(Notify::new()));
+        let member = shared.topic(&mut shared.topics(), topic).join(Arc::clone(&wake));
+        Ok(Arc::new(MemorySubscription { shared, topic: Arc::clone(topic), member, wake }))
+    }
+
+    fn read(&self, topic: &Arc<str>, from: &[(i32, i64)]) -> Result<Box<dyn Reader>, BrokerError> {
+        let shared = Arc::clone(&self.shared);
+        let growth = shared.topic(&mut shared.topics(), topic).growth();
+        let at = from.iter().map(|&(partition, offset)| Place { partition, offset, has_ended: false }).collect();
+        Ok(Box::new(MemoryReader { shared, topic: Arc::clone(topic), at, growth }))
+    }
+
+    async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
+        Ok(self.shared.topics().get(topic).map(Topic::extents).unwrap_or_default())
     }
 
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {
@@ -90,6 +100,65 @@ impl Shared {
     fn topics(&self) -> MutexGuard<'_, HashMap<Arc<str>, Topic>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn topic<'a>(&self, topics: &'a mut HashMap<Arc<str>, Topic>, name: &Arc<str>) -> &'a mut Topic {
+        topics.entry(Arc::clone(name)).or_insert_with(|| Topic::new(self.namespace.is_compacted(name)))
+    }
+}
+
+/// A reader beside the group.
+struct MemoryReader {
+    shared: Arc<Shared>,
+    topic: Arc<str>,
+    at: Vec<Place>,
+    growth: watch::Receiver<()>,
+}
+
+struct Place {
+    partition: i32,
+    offset: i64,
+    /// That all was read has been told.
+    has_ended: bool,
+}
+
+impl MemoryReader {
+    fn read(&mut self) -> Vec<Event> {
+        let (mut records, mut ended) = (Vec::new(), Vec::new());
+        let mut topics = self.shared.topics();
+        let topic = self.shared.topic(&mut topics, &self.topic);
+        for place in &mut self.at {
+            match topic.read(place.partition, place.offset, MAX_POLL - records.len()) {
+                Some((more, next)) => {
+                    records.extend(more);
+                    place.offset = next;
+                    place.has_ended = false;
+                }
+                // It may be that there was no room for more.
+                None if !place.has_ended && records.len() < MAX_POLL => {
+                    place.has_ended = true;
+                    ended.push(place.partition);
+                }
+                None => {}
+            }
+        }
+        let events = [Event::Records(records), Event::Ended(ended)];
+        events.into_iter().filter(|event| !event.is_empty()).collect()
+    }
+}
+
+#[async_trait]
+impl Reader for MemoryReader {
+    async fn next(&mut self) -> Vec<Event> {
+        loop {
+            self.growth.mark_unchanged();
+            let events = self.read();
+            if !events.is_empty() {
+                return events;
+            }
+            // Never fails: this reader keeps the topic.
+            let _ = self.growth.changed().await;
+        }
+    }
 }
 
 /// One member of a topic's group.
@@ -103,7 +172,7 @@ struct MemorySubscription {
 
 impl MemorySubscription {
     fn with_topic<T>(&self, act: impl FnOnce(&mut Topic, MemberId) -> T) -> T {
-        act(self.shared.topics().entry(Arc::clone(&self.topic)).or_default(), self.member)
+        act(self.shared.topic(&mut self.shared.topics(), &self.topic), self.member)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A queue is a topic `<ns>.<queue>` and a consumer group of the same name. A record is accepted once
 //! [`Broker::publish`] returned `Ok` for it, and is read again by somebody until an offset beyond it was
-//! committed. Which of the two implementations runs makes no difference to the rest of the crate: the
+//! committed. Two topics are compacted, the delayed tasks and the control topic: of each key they keep the latest
+//! record, and nobody commits there. Which of the two implementations runs makes no difference to the rest of the crate: the
 //! conformance suite holds both to the contracts below.
 
 pub mod kafka;
@@ -27,10 +28,12 @@ use crate::{
 pub struct Outgoing {
     /// The topic; created if it does not exist.
     pub topic: Arc<str>,
-    /// Decides the partition.
+    /// Decides the partition, unless that is given.
     pub key: Bytes,
-    /// The value.
+    /// The value. Empty: none, which in a compacted topic deletes what the key had.
     pub value: Bytes,
+    /// The partition, for a record that belongs to one that is there already.
+    pub partition: Option<i32>,
     /// The headers.
     pub headers: Headers,
 }
@@ -74,6 +77,29 @@ pub enum Event {
     Revoked(Vec<i32>),
     /// Records of assigned partitions, each partition's in order.
     Records(Vec<Incoming>),
+    /// Everything that these partitions held for now has been told. Only readers and subscriptions to compacted topics
+    /// hear it, each time anew.
+    Ended(Vec<i32>),
+}
+
+impl Event {
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Assigned(partitions) | Self::Revoked(partitions) | Self::Ended(partitions) => partitions.is_empty(),
+            Self::Records(records) => records.is_empty(),
+        }
+    }
+}
+
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that may still be there.
+    pub start: i64,
+    /// The offset that the next record gets.
+    pub end: i64,
 }
 
 /// Why the broker did not do as asked.
@@ -130,10 +156,17 @@ pub trait Broker: Debug + Send + Sync {
     /// not be. One answer a record, in the same order. Creates topics that are missing.
     async fn publish(&self, records: Vec<Outgoing>) -> Vec<Result<(), BrokerError>>;
 
-    /// Joins the consumer group of a queue, whose topic is created if it is missing. Returns at once; an
-    /// unreachable broker is retried in the background for as long as the subscription lives. Call it on a Tokio
-    /// runtime, which must outlive the subscription.
-    fn subscribe(&self, queue: &Queue) -> Result<Arc<dyn Subscription>, BrokerError>;
+    /// Joins the consumer group of a topic, which has its name. The topic is created if it is missing. Returns at
+    /// once; an unreachable broker is retried in the background for as long as the subscription lives. Call it on a
+    /// Tokio runtime, which must outlive the subscription.
+    fn subscribe(&self, topic: &Arc<str>) -> Result<Arc<dyn Subscription>, BrokerError>;
+
+    /// Reads partitions of a topic from these offsets on, or from what is left of them, beside any group and without
+    /// a trace. Call it on a Tokio runtime, which must outlive the reader.
+    fn read(&self, topic: &Arc<str>, from: &[(i32, i64)]) -> Result<Box<dyn Reader>, BrokerError>;
+
+    /// What the partitions of a topic hold; none if there is no such topic.
+    async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError>;
 
     /// Depth and lag of every queue of this namespace.
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError>;
@@ -142,7 +175,15 @@ pub trait Broker: Debug + Send + Sync {
     async fn ping(&self) -> Result<BrokerInfo, BrokerError>;
 }
 
-/// Membership in the consumer group of one queue.
+/// Reads without being a member of a group.
+#[async_trait]
+pub trait Reader: Send {
+    /// The next events, at least one: records, and ends of partitions. Never fails: while the broker is away it
+    /// waits. Cancel safe.
+    async fn next(&mut self) -> Vec<Event>;
+}
+
+/// Membership in the consumer group of one topic.
 #[async_trait]
 pub trait Subscription: Debug + Send + Sync {
     /// The next events, at least one; as many as are there without waiting, at most about a thousand records.

@@ -340,7 +340,11 @@ impl Client {
         let key = id.as_str().to_owned().into();
         let reply_to = Some(Arc::clone(&self.inner.id));
         let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to };
-        Ok(Prepared { record: Outgoing { topic, key, value, headers: Vec::new() }, submission, may_have_ended })
+        Ok(Prepared {
+            record: Outgoing { topic, key, value, partition: None, headers: Vec::new() },
+            submission,
+            may_have_ended,
+        })
     }
 
     async fn send_batch<T>(&self, batch: Vec<Result<Prepared, Error>>) -> Vec<Result<TaskHandle<T>, Error>> {

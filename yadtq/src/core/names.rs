@@ -183,6 +183,21 @@ impl Namespace {
     pub(crate) fn dead_topic(&self) -> String {
         format!("{}.dead", self.0)
     }
+
+    /// The topic of tasks that wait for their time, and the consumer group of those who fire them.
+    pub(crate) fn delayed_topic(&self) -> String {
+        format!("{}.delayed", self.0)
+    }
+
+    /// The topic of orders to all workers.
+    pub(crate) fn control_topic(&self) -> String {
+        format!("{}.control", self.0)
+    }
+
+    /// Whether of several records of one key only the latest matters in this topic.
+    pub(crate) fn is_compacted(&self, topic: &str) -> bool {
+        topic == self.delayed_topic() || topic == self.control_topic()
+    }
 }
 
 impl Default for Namespace {

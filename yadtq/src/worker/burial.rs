@@ -71,6 +71,7 @@ impl Control {
             topic: self.client.config().namespace.dead_topic().into(),
             key,
             value: record.value,
+            partition: None,
             headers: epitaph.headers(&source, &record.headers),
         };
         let broker = Arc::clone(&self.broker);
@@ -95,6 +96,7 @@ impl Control {
             topic: Arc::clone(&self.sources[job.at.queue].topic),
             key: job.record.key.clone().unwrap_or_default(),
             value: next,
+            partition: None,
             headers: job.record.headers.clone(),
         };
         let (broker, at) = (Arc::clone(&self.broker), vec![job.at]);

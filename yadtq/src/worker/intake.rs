@@ -67,6 +67,7 @@ impl Control {
                 Event::Assigned(partitions) => self.assigned(queue, &partitions),
                 Event::Revoked(partitions) => self.revoked(queue, &partitions),
                 Event::Records(records) => records.into_iter().for_each(|record| self.received(queue, record)),
+                Event::Ended(_) => {}
             }
         }
         self.sources[queue].mind_windows();

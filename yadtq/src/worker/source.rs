@@ -65,10 +65,11 @@ impl Partition {
 
 impl Source {
     pub(super) fn subscribe(broker: &dyn Broker, namespace: &Namespace, queue: &Queue) -> Result<Self, BrokerError> {
+        let topic: Arc<str> = namespace.topic(queue).into();
         Ok(Self {
             queue: queue.shared(),
-            topic: namespace.topic(queue).into(),
-            subscription: broker.subscribe(queue)?,
+            subscription: broker.subscribe(&topic)?,
+            topic,
             partitions: HashMap::new(),
             ready: Default::default(),
             polling: false,

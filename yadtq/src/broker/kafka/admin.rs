@@ -7,13 +7,13 @@ use rdkafka::{
     admin::{ConfigResource, OwnedResourceSpecifier},
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaResult, RDKafkaErrorCode as Code},
-    metadata::Metadata,
+    metadata::{Metadata, MetadataPartition},
     util::get_rdkafka_version,
 };
 use tokio::time::Instant;
 
 use super::{
-    super::{BrokerError, BrokerInfo, QueueDepth, queue_of},
+    super::{BrokerError, BrokerInfo, Extent, QueueDepth, queue_of},
     Cluster,
     apart::apart,
     topics::code,
@@ -48,6 +48,26 @@ impl Cluster {
         }
         depths.sort_by(|a, b| a.queue.cmp(&b.queue));
         Ok(depths)
+    }
+
+    pub(super) async fn extents(self: &Arc<Self>, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
+        let (cluster, asked) = (Arc::clone(self), Arc::clone(topic));
+        let extents = apart(move || cluster.ask_extents(&asked)).await.unwrap_or(Err(Code::CriticalSystemResource));
+        extents.map_err(|code| self.connection.error(code, &format!("extents of topic {topic}"), PATIENCE))
+    }
+
+    /// Blocks.
+    fn ask_extents(&self, name: &str) -> Result<Vec<Extent>, Code> {
+        // Asking for the one topic could create it.
+        let metadata = self.metadata().map_err(|error| code(&error))?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(Vec::new()) };
+        let extent = |partition: &MetadataPartition| {
+            let partition = partition.id();
+            let (start, end) =
+                self.producer.with_client(|client| client.fetch_watermarks(name, partition, PATIENCE))?;
+            Ok(Extent { partition, start, end })
+        };
+        topic.partitions().iter().map(extent).collect::<KafkaResult<_>>().map_err(|error| code(&error))
     }
 
     fn depth(&self, queue: &str, topic: &str, partitions: &[i32]) -> KafkaResult<QueueDepth> {

@@ -112,9 +112,26 @@ impl KafkaConfig {
         config
     }
 
-    /// For the group of a queue.
+    /// For reading beside any group.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            // librdkafka wants one, though nobody joins it.
+            .set("group.id", format!("{}.reader", self.namespace))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "16384");
+        self.with_extra(config)
+    }
+
+    /// For the group of a topic.
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.common();
+        if self.namespace.is_compacted(group) {
+            config.set("enable.partition.eof", "true");
+        }
         config
             .set("group.id", group)
             .set("enable.auto.commit", "true")

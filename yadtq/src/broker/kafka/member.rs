@@ -36,7 +36,7 @@ use super::{
 use crate::wire::Headers;
 
 /// Records that one poll returns at most.
-const MAX_POLL: usize = 1_000;
+pub(super) const MAX_POLL: usize = 1_000;
 /// Longest wait for the acknowledgement of the last commit.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -95,6 +95,7 @@ impl Member {
             self.notes().told.drain(..).for_each(|event| batch.events.push(event));
             match polled {
                 Poll::Ready(Some(Ok(message))) => batch.push(&message),
+                Poll::Ready(Some(Err(KafkaError::PartitionEOF(partition)))) => batch.ended(partition),
                 Poll::Ready(Some(Err(error))) => match self.judge(&error) {
                     Some(verdict) if batch.events.is_empty() => return Poll::Ready(verdict),
                     // What is in hand goes first. librdkafka repeats a fatal error when asked for it, the other not.
@@ -200,13 +201,20 @@ impl Member {
 }
 
 #[derive(Default)]
-struct Batch {
-    events: Vec<Event>,
-    records: usize,
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    pub(super) records: usize,
 }
 
 impl Batch {
-    fn push(&mut self, message: &BorrowedMessage<'_>) {
+    pub(super) fn ended(&mut self, partition: i32) {
+        match self.events.last_mut() {
+            Some(Event::Ended(partitions)) => partitions.push(partition),
+            _ => self.events.push(Event::Ended(vec![partition])),
+        }
+    }
+
+    pub(super) fn push(&mut self, message: &BorrowedMessage<'_>) {
         self.records += 1;
         match self.events.last_mut() {
             Some(Event::Records(records)) => records.push(incoming(message)),

@@ -16,6 +16,7 @@ mod consumer;
 mod member;
 mod producer;
 mod purge;
+mod reader;
 mod topics;
 
 #[cfg(test)]
@@ -42,9 +43,9 @@ use self::{
     connection::{Connection, Ears},
     consumer::KafkaSubscription,
     producer::Producer,
+    reader::KafkaReader,
 };
-use super::{Broker, BrokerError, BrokerInfo, Outgoing, QueueDepth, Subscription};
-use crate::core::names::Queue;
+use super::{Broker, BrokerError, BrokerInfo, Extent, Outgoing, QueueDepth, Reader, Subscription};
 
 /// A Kafka cluster.
 pub struct KafkaBroker {
@@ -109,9 +110,16 @@ impl Broker for KafkaBroker {
         records.iter().map(answer).collect()
     }
 
-    fn subscribe(&self, queue: &Queue) -> Result<Arc<dyn Subscription>, BrokerError> {
-        let topic = self.cluster.config.namespace.topic(queue).into();
-        Ok(Arc::new(KafkaSubscription::start(Arc::clone(&self.cluster), topic)?))
+    fn subscribe(&self, topic: &Arc<str>) -> Result<Arc<dyn Subscription>, BrokerError> {
+        Ok(Arc::new(KafkaSubscription::start(Arc::clone(&self.cluster), Arc::clone(topic))?))
+    }
+
+    fn read(&self, topic: &Arc<str>, from: &[(i32, i64)]) -> Result<Box<dyn Reader>, BrokerError> {
+        Ok(Box::new(KafkaReader::start(&self.cluster, Arc::clone(topic), from)?))
+    }
+
+    async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
+        self.cluster.extents(topic).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {

@@ -85,8 +85,13 @@ impl Producer {
     }
 
     async fn enqueue(&self, record: &Outgoing, ticket: Box<Ticket>, deadline: Instant) {
-        let mut base =
-            BaseRecord::with_opaque_to(&record.topic, ticket).key(&record.key[..]).payload(&record.value[..]);
+        let mut base = BaseRecord::with_opaque_to(&record.topic, ticket).key(&record.key[..]);
+        if !record.value.is_empty() {
+            base = base.payload(&record.value[..]);
+        }
+        if let Some(partition) = record.partition {
+            base = base.partition(partition);
+        }
         if !record.headers.is_empty() {
             base = base.headers(headers(record));
         }

@@ -19,7 +19,7 @@ use tokio::{
 use super::*;
 use crate::{
     broker::conformance::{Reader, Rig},
-    core::names::Namespace,
+    core::names::{Namespace, Queue},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ async fn an_unreachable_kafka_is_told_in_time_and_by_its_address() {
             assert!(error.to_string().contains(&bootstrap), "{error}");
         }
         // A subscription is no error, and no obstacle to closing.
-        let subscription = rig.broker.subscribe(&Queue::default()).unwrap();
+        let subscription = rig.broker.subscribe(&rig.namespace.topic(&Queue::default()).into()).unwrap();
         timeout(Duration::from_secs(10), subscription.close()).await.expect("closed in time");
     }
 }
@@ -183,7 +183,7 @@ async fn a_setting_that_librdkafka_does_not_know_is_refused_by_name() {
     let error = KafkaBroker::connect(config("no.such.setting=1")).unwrap_err();
     assert!(error.to_string().contains("no.such.setting"), "{error}");
     let (rig, _) = open_rig(config("group.protocol=consumer,session.timeout.ms=9000"));
-    let error = rig.broker.subscribe(&Queue::default()).unwrap_err();
+    let error = rig.broker.subscribe(&rig.namespace.topic(&Queue::default()).into()).unwrap_err();
     assert!(error.to_string().contains("session.timeout.ms"), "{error}");
 }
 

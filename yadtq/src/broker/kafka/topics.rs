@@ -108,6 +108,10 @@ impl Cluster {
         if topic == self.config.namespace.dead_topic() {
             max_message_bytes = (self.largest_record(existing, within).await + DEAD_LETTER_EXTRA).to_string();
             new = new.set("max.message.bytes", &max_message_bytes);
+        } else if self.config.namespace.is_compacted(topic) {
+            // Compacted often, so that whoever takes over reads what waits and little else.
+            new = new.set("cleanup.policy", "compact").set("segment.ms", "3600000");
+            new = new.set("min.cleanable.dirty.ratio", "0.1");
         }
         // The second option makes the broker answer when the topic is there, not when it has begun.
         let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));

@@ -5,14 +5,15 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
 
-use super::super::{Event, Incoming, Outgoing, QueueDepth};
+use super::super::{Event, Extent, Incoming, Outgoing, QueueDepth};
 
 const PARTITIONS: usize = 12;
 
@@ -26,13 +27,20 @@ pub(super) struct Topic {
     next_member: MemberId,
     /// Where the next poll starts to look, so that no partition starves behind a busy one.
     cursor: usize,
+    is_compacted: bool,
+    /// Changes with every record.
+    grown: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
-    log: VecDeque<Incoming>,
-    /// Offset of the log's first record. Everything below is committed.
+    log: BTreeMap<i64, Incoming>,
+    /// Everything below is committed.
     start: i64,
+    /// The offset of the next record.
+    end: i64,
+    /// Where the latest record of each key is, in a compacted topic.
+    latest: HashMap<Bytes, i64>,
     owner: Option<Ownership>,
     /// Who is to own it.
     target: Option<MemberId>,
@@ -45,29 +53,36 @@ struct Ownership {
     /// Offset of the next record to hand out.
     position: i64,
     paused: bool,
-}
-
-impl Default for Topic {
-    fn default() -> Self {
-        let partitions = std::iter::repeat_with(Partition::default).take(PARTITIONS).collect();
-        Self { partitions, members: BTreeMap::new(), next_member: 0, cursor: 0 }
-    }
+    /// The end that was told last.
+    ended: Option<i64>,
 }
 
 impl Topic {
+    pub(super) fn new(is_compacted: bool) -> Self {
+        let partitions = std::iter::repeat_with(Partition::default).take(PARTITIONS).collect();
+        let grown = watch::Sender::new(());
+        Self { partitions, members: BTreeMap::new(), next_member: 0, cursor: 0, is_compacted, grown }
+    }
+
     pub(super) fn append(&mut self, record: Outgoing) {
         let mut hasher = DefaultHasher::new();
         record.key.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % PARTITIONS as u64).unwrap_or(0);
-        let partition = &mut self.partitions[index];
+        let hashed = || usize::try_from(hasher.finish() % PARTITIONS as u64).unwrap_or(0);
+        let index = record.partition.and_then(|partition| usize::try_from(partition).ok()).unwrap_or_else(hashed);
+        let partition = &mut self.partitions[index % PARTITIONS];
+        if self.is_compacted {
+            partition.compact(&record.key);
+        }
         let incoming = Incoming {
-            partition: number(index),
-            offset: partition.end(),
+            partition: number(index % PARTITIONS),
+            offset: partition.end,
             key: Some(record.key),
             value: record.value,
             headers: record.headers,
         };
-        partition.log.push_back(incoming);
+        partition.log.insert(partition.end, incoming);
+        partition.end += 1;
+        self.grown.send_replace(());
         let owner = partition.owner.as_ref().map(|owner| owner.member);
         if let Some(wake) = owner.and_then(|owner| self.members.get(&owner)) {
             wake.notify_one();
@@ -106,15 +121,41 @@ impl Topic {
         if !records.is_empty() {
             events.push(Event::Records(records));
         }
+        let ended = if self.is_compacted { self.ended(member) } else { Vec::new() };
+        if !ended.is_empty() {
+            events.push(Event::Ended(ended));
+        }
         events
+    }
+
+    /// What a reader at this offset reads next, and where it goes on. `None`: it is at the end.
+    pub(super) fn read(&self, partition: i32, from: i64, max: usize) -> Option<(Vec<Incoming>, i64)> {
+        let partition = self.partitions.get(usize::try_from(partition).ok()?)?;
+        let records: Vec<_> = partition.log.range(from..).take(max).map(|(_, record)| record.clone()).collect();
+        let next = records.last().map(|record| record.offset + 1)?;
+        Some((records, next))
+    }
+
+    pub(super) fn extents(&self) -> Vec<Extent> {
+        let extent = |(index, partition): (usize, &Partition)| Extent {
+            partition: number(index),
+            start: partition.start,
+            end: partition.end,
+        };
+        self.partitions.iter().enumerate().map(extent).collect()
+    }
+
+    /// Tells of every record that comes.
+    pub(super) fn growth(&self) -> watch::Receiver<()> {
+        self.grown.subscribe()
     }
 
     pub(super) fn commit(&mut self, member: MemberId, partition: i32, next: i64) {
         if let Some((partition, _)) = self.owned(member, partition) {
-            let done = next.min(partition.end()) - partition.start;
-            let done = usize::try_from(done).unwrap_or(0);
-            partition.log.drain(..done);
-            partition.start += i64::try_from(done).unwrap_or(0);
+            while partition.log.first_key_value().is_some_and(|(&offset, _)| offset < next) {
+                partition.log.pop_first();
+            }
+            partition.start = partition.start.max(next.min(partition.end));
         }
     }
 
@@ -162,7 +203,8 @@ impl Topic {
         for partition in &mut self.partitions {
             let known = partition.owner.as_ref().is_some_and(|owner| owner.told);
             if let Some(member) = partition.target.filter(|_| !known) {
-                partition.owner = Some(Ownership { member, told: false, position: partition.start, paused: false });
+                partition.owner =
+                    Some(Ownership { member, told: false, position: partition.start, paused: false, ended: None });
                 if let Some(wake) = self.members.get(&member) {
                     wake.notify_one();
                 }
@@ -195,19 +237,32 @@ impl Topic {
         let mut records = Vec::new();
         let start = self.cursor;
         for index in (0..PARTITIONS).map(|step| (start + step) % PARTITIONS) {
-            let Partition { log, start, owner, .. } = &mut self.partitions[index];
+            let Partition { log, owner, .. } = &mut self.partitions[index];
             let Some(owner) = owner.as_mut().filter(|owner| owner.member == member && !owner.paused) else {
                 continue;
             };
-            let skip = usize::try_from(owner.position - *start).unwrap_or(0);
             let before = records.len();
-            records.extend(log.iter().skip(skip).take(max - before).cloned());
+            records.extend(log.range(owner.position..).take(max - before).map(|(_, record)| record.clone()));
             if let Some(last) = records[before..].last() {
                 owner.position = last.offset + 1;
                 self.cursor = index + 1;
             }
         }
         records
+    }
+
+    /// Partitions of which a member has read all there is, and has not been told so.
+    fn ended(&mut self, member: MemberId) -> Vec<i32> {
+        let ended = |(index, partition): (usize, &mut Partition)| {
+            let (at, last) = (partition.end, partition.log.last_key_value().map_or(-1, |(&offset, _)| offset));
+            let owner = partition.owner.as_mut().filter(|owner| owner.member == member && owner.told)?;
+            let is_news = owner.position > last && owner.ended != Some(at);
+            is_news.then(|| {
+                owner.ended = Some(at);
+                number(index)
+            })
+        };
+        self.partitions.iter_mut().enumerate().filter_map(ended).collect()
     }
 
     fn owned(&mut self, member: MemberId, partition: i32) -> Option<(&mut Partition, Option<&Arc<Notify>>)> {
@@ -217,8 +272,23 @@ impl Topic {
 }
 
 impl Partition {
-    fn end(&self) -> i64 {
-        self.start + i64::try_from(self.log.len()).unwrap_or(i64::MAX)
+    /// Makes room for a record of this key: what it had goes, and deletions that the owner has read.
+    fn compact(&mut self, key: &Bytes) {
+        if let Some(earlier) = self.latest.insert(key.clone(), self.end) {
+            self.log.remove(&earlier);
+        }
+        let Some(position) = self.owner.as_ref().map(|owner| owner.position) else { return };
+        // The oldest deletion, if it is the oldest record: a few per record are enough to keep up.
+        for _ in 0..2 {
+            let Some((&offset, oldest)) = self.log.first_key_value() else { return };
+            if !oldest.value.is_empty() || offset >= position {
+                return;
+            }
+            if let Some(key) = oldest.key.as_ref().filter(|key| self.latest.get(*key) == Some(&offset)) {
+                self.latest.remove(key);
+            }
+            self.log.remove(&offset);
+        }
     }
 
     fn is_owned_by(&self, member: MemberId) -> bool {
