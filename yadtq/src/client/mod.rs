@@ -268,7 +268,7 @@ impl Client {
     pub async fn revoke(&self, id: &TaskId) -> Result<Revocation, Error> {
         let mut answers = self.inner.store.revoke(std::slice::from_ref(id)).await?;
         Ok(match answers.pop().expect("one answer an id")? {
-            lifecycle::Revocation::Revoked => Revocation::Revoked,
+            lifecycle::Revocation::Revoked { .. } => Revocation::Revoked,
             lifecycle::Revocation::Asked(worker) => Revocation::Asked { worker: worker.to_string() },
             lifecycle::Revocation::Ended(status) => Revocation::Ended { status },
         })
@@ -339,7 +339,7 @@ impl Client {
         let topic = self.inner.config.namespace.topic(&queue).into();
         let key = id.as_str().to_owned().into();
         let reply_to = Some(Arc::clone(&self.inner.id));
-        let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to };
+        let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta: None };
         Ok(Prepared {
             record: Outgoing { topic, key, value, partition: None, headers: Vec::new() },
             submission,

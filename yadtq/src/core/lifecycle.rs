@@ -1,11 +1,14 @@
 //! The claim protocol: what a task's record in the store may become, and what each caller is told.
 //!
 //! ```text
-//!            claim                complete
-//!  queued ──────────► running ──────────────► success | failure | revoked
-//!     ▲                 │  ▲
-//!     └──── release ────┘  └─ claim, once the lease is over (deliveries + 1)
+//!             claim                complete
+//!  waiting ──────────► running ──────────────► success | failure | revoked
+//!   ▲   ▲                │  ▲
+//!   │   └─── release ────┤  └─ claim, once the lease is over (deliveries + 1)
+//!   └────── hand on ─────┘     (seq + 1: another record asks from now on)
 //! ```
+//! Waiting is `queued`, `scheduled` or `retrying`.
+//!
 //! These functions are the authority. The in-memory store runs them; the Redis scripts do the same and
 //! are compared with them over random histories. A transition either changes the record and says so, or
 //! changes nothing. Sent twice, it gives the same answer the second time.
@@ -98,6 +101,8 @@ pub enum HandOn {
     Next {
         /// The attempt that the next record carries.
         attempt: u32,
+        /// When it may run, in ms since the Unix epoch; 0: at once.
+        due: u64,
     },
 }
 
@@ -132,6 +137,8 @@ pub struct TaskState {
     pub result: Option<Arc<str>>,
     /// JSON text of the error: `{"kind", "message", "attempt"}`.
     pub error: Option<Arc<str>>,
+    /// When it may run, in ms since the Unix epoch, if it was told to wait.
+    pub eta: Option<u64>,
     /// When the client submitted it, in ms since the Unix epoch.
     pub queued_at: Option<u64>,
     /// When its latest run was granted.
@@ -200,6 +207,10 @@ pub enum Claim {
     Moved {
         /// The attempt that the next record carries.
         attempt: u32,
+        /// When it may run, in ms since the Unix epoch; 0: at once.
+        due: u64,
+        /// JSON text of the error that made it go on.
+        error: Option<Arc<str>>,
     },
     /// Failed for good, just now or earlier, but the dead letter is perhaps not published: publish it, then
     /// complete the offset.
@@ -222,6 +233,30 @@ pub struct Outcome {
     pub error: Option<Arc<str>>,
     /// `Dead` if a dead letter follows.
     pub hand_on: Option<HandOn>,
+}
+
+/// How a run that has not ended the task goes on: under the next `seq`.
+#[derive(Clone, Debug)]
+pub struct Next {
+    /// `Retrying` or `Scheduled`.
+    pub status: Status,
+    /// The attempt that the next record carries.
+    pub attempt: u32,
+    /// When it may run, in ms since the Unix epoch; 0: at once.
+    pub due: u64,
+    /// JSON text of the error that made it go on.
+    pub error: Option<Arc<str>>,
+}
+
+/// The answer to a hand-on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandedOn {
+    /// The record under the next `seq` can be published.
+    Recorded,
+    /// Nothing changed, for the run was asked to end as revoked: complete it so.
+    Revoking,
+    /// The token is no longer the task's: nothing changed.
+    Stale,
 }
 
 /// The answer to a completion or a release.
@@ -248,7 +283,10 @@ pub enum Extended {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revocation {
     /// It will not run (again).
-    Revoked,
+    Revoked {
+        /// The `seq` of its record among the delayed tasks, if it waited there.
+        delayed: Option<u64>,
+    },
     /// It runs, and this worker is asked to end it.
     Asked(WorkerId),
     /// It had ended like this before.
@@ -290,14 +328,31 @@ impl TaskState {
             queue,
             result: None,
             error: None,
+            eta: None,
             queued_at: Some(now_us / 1_000),
             started_at: None,
             finished_at: None,
         }
     }
 
+    /// A task that was just submitted, to run at `eta`.
+    #[must_use]
+    pub fn submitted(task: Arc<str>, queue: Arc<str>, eta: Option<u64>, now_us: u64) -> Self {
+        let status = if eta.is_some() { Status::Scheduled } else { Status::Queued };
+        Self { status, eta, ..Self::queued(task, queue, now_us) }
+    }
+
     fn next_token(slot: Option<&Self>, now_us: u64) -> Token {
         now_us.max(slot.map_or(0, |state| state.token) + 1)
+    }
+
+    fn revoked(&self) -> Revocation {
+        Revocation::Revoked { delayed: self.eta.map(|_| self.seq) }
+    }
+
+    /// Whether the record under the `seq` after this one is the task's now, and nothing has happened to it yet.
+    fn is_moved_from(&self, seq: u64) -> bool {
+        !self.status.is_terminal() && self.seq == seq + 1 && matches!(self.hand_on, Some(HandOn::Next { .. }))
     }
 
     fn end(&mut self, status: Status, now_us: u64) {
@@ -320,7 +375,9 @@ pub fn claim(slot: &mut Option<TaskState>, ask: &Ask, by: &mut Claimer, now_us: 
     };
     if state.seq > ask.seq {
         return match state.hand_on {
-            Some(HandOn::Next { attempt }) if state.seq == ask.seq + 1 => Claim::Moved { attempt },
+            Some(HandOn::Next { attempt, due }) if state.seq == ask.seq + 1 => {
+                Claim::Moved { attempt, due, error: state.error.clone() }
+            }
             _ => Claim::Done,
         };
     }
@@ -382,6 +439,7 @@ fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, de
         queue: Arc::clone(&ask.queue),
         result: None,
         error: None,
+        eta: None,
         queued_at,
         started_at: Some(now_ms),
         finished_at: None,
@@ -414,6 +472,31 @@ pub fn complete(slot: &mut Option<TaskState>, ask: &Ask, held: Held, outcome: &O
     state.hand_on = outcome.hand_on;
     state.end(outcome.status, now_us);
     Verdict::Recorded
+}
+
+/// A run gives the task up to a later record: a retry, or a wait for its time. The record is made again if the store
+/// has lost it.
+pub fn hand_on(slot: &mut Option<TaskState>, ask: &Ask, held: Held, next: &Next, now_us: u64) -> HandedOn {
+    match slot {
+        Some(state) if state.token != held.token => return HandedOn::Stale,
+        Some(state) if state.status == Status::Running && state.revoke => return HandedOn::Revoking,
+        Some(state) if state.status == Status::Running => {}
+        Some(state) if state.is_moved_from(ask.seq) => return HandedOn::Recorded,
+        None if held.recent => {}
+        Some(_) | None => return HandedOn::Stale,
+    }
+    let state = slot.get_or_insert_with(|| remade(ask, held, now_us));
+    state.status = next.status;
+    state.seq = ask.seq + 1;
+    state.attempt = next.attempt;
+    state.deliveries = 0;
+    state.worker = None;
+    state.nonce = 0;
+    state.lease_until = 0;
+    state.hand_on = Some(HandOn::Next { attempt: next.attempt, due: next.due });
+    state.error.clone_from(&next.error);
+    state.eta = Some(next.due);
+    HandedOn::Recorded
 }
 
 /// A holder says that it still runs the task. The record is made again if the store has lost it.
@@ -458,7 +541,7 @@ pub fn revoke(slot: &mut Option<TaskState>, now_us: u64) -> Revocation {
     let token = TaskState::next_token(slot.as_ref(), now_us);
     let state = slot.get_or_insert_with(|| TaskState { queued_at: None, ..TaskState::queued("".into(), "".into(), 0) });
     match (state.status, &state.worker) {
-        (Status::Revoked, _) => return Revocation::Revoked,
+        (Status::Revoked, _) => return state.revoked(),
         (status @ (Status::Success | Status::Failure), _) => return Revocation::Ended(status),
         (Status::Running, Some(worker)) => {
             state.revoke = true;
@@ -471,7 +554,7 @@ pub fn revoke(slot: &mut Option<TaskState>, now_us: u64) -> Revocation {
     state.result = None;
     state.error = Some(revoked_error(state.attempt));
     state.end(Status::Revoked, now_us);
-    Revocation::Revoked
+    state.revoked()
 }
 
 /// The error of a task that was revoked before it could run, as JSON text.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use super::{
-    Completion, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, Submission, WorkerInfo,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, Submission, WorkerInfo,
     memory::MemoryStore,
     redis::testing::{cluster_for_test, redis_for_test},
     ttl,
@@ -15,7 +15,10 @@ use super::{
 use crate::{
     clock::SystemClock,
     core::{
-        lifecycle::{Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Revocation, Status, TaskState, Verdict},
+        lifecycle::{
+            Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState,
+            Verdict,
+        },
         names::{ClientId, TaskId},
     },
 };
@@ -41,7 +44,8 @@ macro_rules! conformance_tests {
             complete_needs_the_token complete_twice complete_of_a_lost_record complete_drops_what_is_transient
             extend_needs_the_token extend_makes_a_lost_record_again
             release_lets_others_claim release_of_a_revoked_run
-            revoke_of_what_waits revoke_of_a_run revoke_of_what_nobody_has_seen
+            a_hand_on_makes_way_for_the_next_record a_lost_record_can_be_handed_on_while_its_lease_is_fresh
+            revoke_of_what_waits revoke_of_what_waits_for_its_time revoke_of_a_run revoke_of_what_nobody_has_seen
             ttls_follow_the_transitions a_spoiled_key_fails_alone a_thousand_at_once ids_and_results_are_bytes
             replies_reach_who_asked replies_reach_all_that_wait a_reply_comes_once few_can_wait_for_one_task
             a_worker_is_registered_until_it_leaves a_lost_worker_is_told_once
@@ -122,7 +126,7 @@ async fn claim_table(store: &dyn Subject) {
     let over = running(store, -1).await;
     let ended = |status| TaskState { status, worker: None, nonce: 0, lease_until: 0, ..live.clone() };
     let waiting = |status| TaskState { status, ..ended(Status::Queued) };
-    let next = HandOn::Next { attempt: 2 };
+    let next = HandOn::Next { attempt: 2, due: 0 };
     let error = Some(Arc::from(r#"{"kind":"error"}"#));
     let dead = TaskState { hand_on: Some(HandOn::Dead), error, deliveries: 1, ..ended(Status::Failure) };
     let no_error = TaskState { error: None, ..dead.clone() };
@@ -151,7 +155,7 @@ async fn claim_table(store: &dyn Subject) {
             Some(TaskState { seq: 2, hand_on: Some(next), ..waiting(Status::Retrying) }),
             &w2,
             ask(1, 2),
-            Claim::Moved { attempt: 2 },
+            Claim::Moved { attempt: 2, due: 0, error: None },
         ),
         (
             "handed on, further",
@@ -263,7 +267,7 @@ async fn submit_changes_nothing_that_is_there(store: &dyn Subject) {
     granted(store, &claimed, &ask(1, 1)).await;
     let before = read(store, &claimed).await;
     let submission =
-        |id: &TaskId| Submission { id: id.clone(), task: "mail".into(), queue: "q".into(), reply_to: None };
+        |id: &TaskId| Submission { id: id.clone(), task: "mail".into(), queue: "q".into(), reply_to: None, eta: None };
     let tasks = [submission(&fresh), submission(&claimed)];
     store.submit(&tasks).await.unwrap();
     let queued = read(store, &fresh).await.unwrap();
@@ -390,10 +394,10 @@ async fn revoke_of_what_waits(store: &dyn Subject) {
     let mut replies = open(store, "sender").await;
     let id = TaskId::new();
     let reply_to = Some("sender".into());
-    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to };
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to, eta: None };
     store.submit(&[task]).await.unwrap();
-    assert_eq!(revoke(store, &id).await, Revocation::Revoked);
-    assert_eq!(revoke(store, &id).await, Revocation::Revoked, "sent twice");
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: None });
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: None }, "sent twice");
     assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
     let state = read(store, &id).await.unwrap();
     let error = state.error.clone();
@@ -401,6 +405,71 @@ async fn revoke_of_what_waits(store: &dyn Subject) {
     let told = Reply { id: id.clone(), status: Status::Revoked, result: None, error };
     assert_eq!(next(&mut replies).await, Notice::Replies(vec![told]), "who sent it hears at once");
     assert!(store.ttl_ms(&id).await > 6 * 24 * 3_600_000, "the marker outlives a record that waits for long");
+}
+
+async fn a_hand_on_makes_way_for_the_next_record(store: &dyn Subject) {
+    let (id, first) = (TaskId::new(), ask(1, 1));
+    let token = granted(store, &id, &first).await;
+    let due = store.now_us().await.unwrap() / 1_000 + 3_600_000;
+    let error: Option<Arc<str>> = Some(r#"{"kind":"error","message":"x","attempt":1}"#.into());
+    let next = Arc::new(Next { status: Status::Retrying, attempt: 2, due, error: error.clone() });
+    let held = || Handover { lease: lease(&id, &first, token, true), next: Arc::clone(&next) };
+    let stale = Handover { lease: lease(&id, &first, token - 1, true), next: Arc::clone(&next) };
+    assert_eq!(only(store.hand_on(std::slice::from_ref(&stale)).await), HandedOn::Stale);
+    for sent in ["once", "twice"] {
+        assert_eq!(only(store.hand_on(&[held()]).await), HandedOn::Recorded, "{sent}");
+        let state = read(store, &id).await.unwrap();
+        assert_eq!((state.status, state.seq, state.attempt), (Status::Retrying, 2, 2));
+        assert_eq!((state.eta, &state.error, state.worker), (Some(due), &error, None));
+    }
+    let ttl_ms = store.ttl_ms(&id).await;
+    assert!(ttl_ms > ttl::WAITING + 3_590_000, "{ttl_ms}: seven days beyond its time");
+    // The old record publishes the next one again, and only the next one runs.
+    let moved = Claim::Moved { attempt: 2, due, error };
+    assert_eq!(claim(store, &worker("w2"), &id, &first).await, moved);
+    let verdict = store.complete(&[success(lease(&id, &first, token, true), "3")]).await;
+    assert_eq!(only(verdict), Verdict::Stale, "the run had given the task up");
+    let second = Arc::new(Ask { seq: 2, attempt: 2, nonce: 9, task: "add".into(), queue: "default".into() });
+    let token = granted(store, &id, &second).await;
+    let state = read(store, &id).await.unwrap();
+    assert_eq!((state.status, state.error, state.eta, state.hand_on), (Status::Running, None, None, None));
+    assert_eq!(only(store.hand_on(&[held()]).await), HandedOn::Stale, "by now another run has it");
+    assert_eq!(claim(store, &worker("w2"), &id, &first).await, Claim::Done);
+    // A run that was asked to end does not go on.
+    assert_eq!(revoke(store, &id).await, Revocation::Asked("w1".into()));
+    let run = Handover { lease: lease(&id, &second, token, true), next };
+    assert_eq!(only(store.hand_on(&[run]).await), HandedOn::Revoking);
+    assert_eq!(read(store, &id).await.unwrap().status, Status::Running, "nothing changed");
+}
+
+async fn a_lost_record_can_be_handed_on_while_its_lease_is_fresh(store: &dyn Subject) {
+    let asked = ask(3, 1);
+    let next = Arc::new(Next { status: Status::Scheduled, attempt: 1, due: 0, error: None });
+    for (recent, told) in [(true, HandedOn::Recorded), (false, HandedOn::Stale)] {
+        let id = TaskId::new();
+        let run = Handover { lease: lease(&id, &asked, 7, recent), next: Arc::clone(&next) };
+        assert_eq!(only(store.hand_on(&[run]).await), told);
+        assert_eq!(
+            read(store, &id).await.map(|state| (state.status, state.seq)),
+            recent.then_some((Status::Scheduled, 4))
+        );
+    }
+}
+
+async fn revoke_of_what_waits_for_its_time(store: &dyn Subject) {
+    let id = TaskId::new();
+    let eta = store.now_us().await.unwrap() / 1_000 + 30 * 24 * 3_600_000;
+    let task =
+        Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: Some(eta) };
+    store.submit(&[task]).await.unwrap();
+    let state = read(store, &id).await.unwrap();
+    assert_eq!((state.status, state.eta), (Status::Scheduled, Some(eta)));
+    for sent in ["once", "twice"] {
+        assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: Some(1) }, "{sent}");
+        let ttl_ms = store.ttl_ms(&id).await;
+        assert!(ttl_ms > ttl::WAITING + 29 * 24 * 3_600_000, "{ttl_ms}: the marker outlives the wait");
+    }
+    assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
 }
 
 async fn revoke_of_a_run(store: &dyn Subject) {
@@ -424,8 +493,8 @@ async fn revoke_of_a_run(store: &dyn Subject) {
 
 async fn revoke_of_what_nobody_has_seen(store: &dyn Subject) {
     let id = TaskId::new();
-    assert_eq!(revoke(store, &id).await, Revocation::Revoked);
-    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None };
+    assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: None });
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None };
     store.submit(&[task]).await.unwrap();
     assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
 }
@@ -437,7 +506,13 @@ async fn ttls_follow_the_transitions(store: &dyn Subject) {
         assert!((ttl_ms - 10_000..=ttl_ms).contains(&left), "{left} of {ttl_ms}");
     };
     store
-        .submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None }])
+        .submit(&[Submission {
+            id: id.clone(),
+            task: "add".into(),
+            queue: "default".into(),
+            reply_to: None,
+            eta: None,
+        }])
         .await
         .unwrap();
     about(ttl::WAITING).await;
@@ -490,14 +565,19 @@ async fn a_spoiled_key_fails_alone(store: &dyn Subject) {
     assert_eq!(check(store.release(&leases).await), [Verdict::Stale; 2]);
     let client: ClientId = "c".into();
     assert!(check(store.read(&ids, Some(&client)).await).iter().all(Option::is_some));
-    let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into(), reply_to: None });
+    let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into(), reply_to: None, eta: None });
     assert!(matches!(store.submit(&submissions).await, Err(StoreError::WrongType { .. })));
 }
 
 async fn a_thousand_at_once(store: &dyn Subject) {
     let ids = (0..1_000).map(|_| TaskId::new()).collect::<Vec<_>>();
-    let submission =
-        |id: &TaskId| Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None };
+    let submission = |id: &TaskId| Submission {
+        id: id.clone(),
+        task: "add".into(),
+        queue: "default".into(),
+        reply_to: None,
+        eta: None,
+    };
     store.submit(&ids.iter().map(submission).collect::<Vec<_>>()).await.unwrap();
     let asked = ask(1, 1);
     let asks = ids.iter().map(|id| (id.clone(), Arc::clone(&asked))).collect::<Vec<_>>();
@@ -580,7 +660,13 @@ async fn replies_reach_all_that_wait(store: &dyn Subject) {
     let (mut first, mut second) = (open(store, "first").await, open(store, "second").await);
     let (id, asked) = (TaskId::new(), ask(1, 1));
     store
-        .submit(&[Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None }])
+        .submit(&[Submission {
+            id: id.clone(),
+            task: "add".into(),
+            queue: "default".into(),
+            reply_to: None,
+            eta: None,
+        }])
         .await
         .unwrap();
     for client in ["first", "second", "second"] {

@@ -10,13 +10,16 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
 use super::{
-    Completion, Lease, Store, Submission,
+    Completion, Handover, Lease, Store, Submission,
     conformance::Subject,
     redis::{RedisStore, testing::redis_for_test},
     ttl,
 };
 use crate::core::{
-    lifecycle::{self, Ask, Claim, Claimer, Extended, HandOn, Held, Outcome, Revocation, Status, TaskState, Verdict},
+    lifecycle::{
+        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState,
+        Verdict,
+    },
     names::{TaskId, WorkerId},
 };
 
@@ -27,9 +30,10 @@ const AHEAD: u64 = 4_000_000_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { task: usize },
+    Submit { task: usize, eta: Option<u64> },
     Claim { by: Claimer, asks: Vec<(usize, Arc<Ask>)> },
     Complete { run: Run, outcome: Outcome },
+    HandOn { run: Run, next: Arc<Next> },
     Extend { run: Run, worker: WorkerId },
     Release { run: Run },
     Revoke { task: usize },
@@ -76,7 +80,20 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn hand_on() -> impl Strategy<Value = Option<HandOn>> {
-    option::of(prop_oneof![Just(HandOn::Dead), (1..4_u32).prop_map(|attempt| HandOn::Next { attempt })])
+    option::of(prop_oneof![
+        Just(HandOn::Dead),
+        (1..4_u32, due()).prop_map(|(attempt, due)| HandOn::Next { attempt, due })
+    ])
+}
+
+fn due() -> impl Strategy<Value = u64> {
+    select(vec![0, 1_000, AHEAD / 1_000])
+}
+
+fn next() -> impl Strategy<Value = Arc<Next>> {
+    let status = select(vec![Status::Retrying, Status::Scheduled]);
+    (status, 1..4_u32, due(), json())
+        .prop_map(|(status, attempt, due, error)| Arc::new(Next { status, attempt, due, error }))
 }
 
 fn json() -> impl Strategy<Value = Option<Arc<str>>> {
@@ -102,7 +119,8 @@ fn state() -> impl Strategy<Value = TaskState> {
     ]);
     let numbers = (1..4_u64, 1..4_u32, select(vec![0, 7, AHEAD]), 0..6_u32);
     let lease = (worker(), select(vec![1, 2, u64::MAX]), any::<bool>(), any::<bool>());
-    (status, numbers, lease, hand_on(), json(), json()).prop_map(|(status, numbers, lease, hand_on, result, error)| {
+    let texts = (json(), json(), option::of(due()));
+    (status, numbers, lease, hand_on(), texts).prop_map(|(status, numbers, lease, hand_on, (result, error, eta))| {
         let (seq, attempt, token, deliveries) = numbers;
         let (worker, nonce, is_live, revoke) = lease;
         let plain = TaskState { seq, attempt, token, deliveries, ..TaskState::queued("add".into(), "q".into(), 5_000) };
@@ -113,7 +131,7 @@ fn state() -> impl Strategy<Value = TaskState> {
                 let lease_until = if is_live { AHEAD } else { 1 };
                 TaskState { status, worker: Some(worker), nonce, lease_until, revoke, ..plain }
             }
-            _ => TaskState { status, hand_on, result, error, ..plain },
+            _ => TaskState { status, hand_on, result, error, eta, ..plain },
         }
     })
 }
@@ -121,9 +139,10 @@ fn state() -> impl Strategy<Value = TaskState> {
 fn step() -> impl Strategy<Value = Step> {
     let task = 0..TASKS;
     prop_oneof![
-        1 => task.clone().prop_map(|task| Step::Submit { task }),
+        1 => (task.clone(), option::of(due())).prop_map(|(task, eta)| Step::Submit { task, eta }),
         6 => (claimer(), vec((0..TASKS, ask()), 1..5)).prop_map(|(by, asks)| Step::Claim { by, asks }),
         3 => (run(), outcome()).prop_map(|(run, outcome)| Step::Complete { run, outcome }),
+        3 => (run(), next()).prop_map(|(run, next)| Step::HandOn { run, next }),
         2 => (run(), worker()).prop_map(|(run, worker)| Step::Extend { run, worker }),
         2 => run().prop_map(|run| Step::Release { run }),
         1 => task.clone().prop_map(|task| Step::Revoke { task }),
@@ -140,6 +159,7 @@ enum Told {
     Nothing,
     Claims(Vec<Claim>),
     Verdict(Verdict),
+    HandedOn(HandedOn),
     Extended(Extended),
     Revocation(Revocation),
 }
@@ -167,9 +187,9 @@ impl World {
     async fn play_redis(&self, step: &Step, before: &[Option<TaskState>; TASKS]) -> Told {
         let lease = |run: &Run| [lease(&self.ids[run.task], run, before)];
         match step {
-            Step::Submit { task } => {
-                let submission =
-                    Submission { id: self.ids[*task].clone(), task: "add".into(), queue: "q".into(), reply_to: None };
+            Step::Submit { task, eta } => {
+                let (id, eta) = (self.ids[*task].clone(), *eta);
+                let submission = Submission { id, task: "add".into(), queue: "q".into(), reply_to: None, eta };
                 self.redis.submit(&[submission]).await.unwrap();
                 Told::Nothing
             }
@@ -183,6 +203,11 @@ impl World {
                 let outcome = Arc::new(outcome.clone());
                 let run = Completion { lease, outcome, reply_to: None, ttl_ms: ttl::RESULT };
                 Told::Verdict(self.redis.complete(&[run]).await.unwrap().remove(0).unwrap())
+            }
+            Step::HandOn { run, next } => {
+                let [lease] = lease(run);
+                let told = self.redis.hand_on(&[Handover { lease, next: Arc::clone(next) }]).await;
+                Told::HandedOn(told.unwrap().remove(0).unwrap())
             }
             Step::Extend { run, worker } => {
                 let extended = self.redis.extend(worker, LEASE_MS, &lease(run)).await;
@@ -205,8 +230,9 @@ impl World {
     fn play_pure(&mut self, step: &Step, before: &[Option<TaskState>; TASKS], now_us: u64) -> Told {
         let held = |run: &Run| lease(&self.ids[run.task], run, before).held;
         match step {
-            Step::Submit { task } => {
-                self.pure[*task].get_or_insert_with(|| TaskState::queued("add".into(), "q".into(), now_us));
+            Step::Submit { task, eta } => {
+                let new = || TaskState::submitted("add".into(), "q".into(), *eta, now_us);
+                self.pure[*task].get_or_insert_with(new);
                 Told::Nothing
             }
             Step::Claim { by, asks } => {
@@ -218,6 +244,10 @@ impl World {
             Step::Complete { run, outcome } => {
                 let held = held(run);
                 Told::Verdict(lifecycle::complete(&mut self.pure[run.task], &run.ask, held, outcome, now_us))
+            }
+            Step::HandOn { run, next } => {
+                let held = held(run);
+                Told::HandedOn(lifecycle::hand_on(&mut self.pure[run.task], &run.ask, held, next, now_us))
             }
             Step::Extend { run, worker } => {
                 let held = held(run);
@@ -267,6 +297,7 @@ impl World {
         let same = match (told, expected) {
             (Told::Nothing, Told::Nothing) => true,
             (Told::Verdict(told), Told::Verdict(expected)) => told == expected,
+            (Told::HandedOn(told), Told::HandedOn(expected)) => told == expected,
             (Told::Extended(told), Told::Extended(expected)) => told == expected,
             (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
             (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {

@@ -12,13 +12,13 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, StoreInfo, Submission, WorkerInfo,
-    mailbox::Mailbox, ttl,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, StoreInfo, Submission,
+    WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
     core::{
-        lifecycle::{self, Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
+        lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
 };
@@ -48,10 +48,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
         let (mut inner, now_us) = self.lock();
-        for Submission { id, task, queue, reply_to } in tasks {
+        for Submission { id, task, queue, reply_to, eta } in tasks {
             inner.change(id, now_us, ttl::RESULT, |entry| {
                 if entry.state.is_none() {
-                    entry.state = Some(TaskState::queued(Arc::clone(task), Arc::clone(queue), now_us));
+                    entry.state = Some(TaskState::submitted(Arc::clone(task), Arc::clone(queue), *eta, now_us));
                     entry.waiters.extend(reply_to.clone());
                 }
             });
@@ -78,6 +78,16 @@ impl Store for MemoryStore {
             inner.tell(&client, replies);
         }
         Ok(verdicts)
+    }
+
+    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let hand_on = |Handover { lease: Lease { id, ask, held }, next }: &Handover| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
+                lifecycle::hand_on(&mut entry.state, ask, *held, next, now_us)
+            }))
+        };
+        Ok(runs.iter().map(hand_on).collect())
     }
 
     async fn extend(
@@ -246,8 +256,11 @@ impl Inner {
         }
         let before = entry.state.clone();
         let answer = transition(entry);
-        if entry.state != before {
-            entry.expires_ms = now_ms.saturating_add(if entry.has_ended() { ended_ttl_ms } else { ttl::WAITING });
+        if let Some(state) = entry.state.as_ref().filter(|_| entry.state != before) {
+            // A marker of a revocation waits for the record as the task would have.
+            let wait_ms = state.eta.unwrap_or(0).saturating_sub(now_ms);
+            let ttl_ms = if entry.has_ended() { ended_ttl_ms } else { ttl::WAITING };
+            entry.expires_ms = now_ms.saturating_add(wait_ms).saturating_add(ttl_ms);
         }
         if entry.has_ended() {
             entry.waiters = Vec::new();
@@ -305,7 +318,7 @@ mod tests {
         let clock = Arc::new(ManualClock::at_us(1_000_000));
         let store = MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>);
         let submission =
-            || Submission { id: TaskId::new(), task: "add".into(), queue: "default".into(), reply_to: None };
+            || Submission { id: TaskId::new(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None };
         let tasks = (0..3_000).map(|_| submission()).collect::<Vec<_>>();
         store.submit(&tasks).await.expect("in memory");
         let first = [tasks[0].id.clone()];

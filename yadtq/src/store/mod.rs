@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, Held, Outcome, Revocation, Status, TaskState, Verdict},
+    lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState, Verdict},
     names::{ClientId, TaskId, WorkerId},
 };
 
@@ -27,7 +27,8 @@ use crate::core::{
 pub mod ttl {
     const HOUR: u64 = 3_600_000;
 
-    /// A task that waits or runs: 7 days, counted anew when it comes to wait and when its lease is extended.
+    /// A task that waits or runs: 7 days, counted anew when it comes to wait and when its lease is extended. One that
+    /// waits for its time: 7 days beyond that.
     pub const WAITING: u64 = 7 * 24 * HOUR;
     /// A worker's registration, without heartbeats: 1 min.
     pub const WORKER: u64 = 60_000;
@@ -79,6 +80,8 @@ pub struct Submission {
     pub queue: Arc<str>,
     /// The client to tell, should it end without a run.
     pub reply_to: Option<ClientId>,
+    /// When it may run, in ms since the Unix epoch, if it has to wait.
+    pub eta: Option<u64>,
 }
 
 /// One lease, as its holder remembers it.
@@ -103,6 +106,15 @@ pub struct Completion {
     pub reply_to: Option<ClientId>,
     /// How long the record is kept, in ms: one of [`ttl`], or the task's own.
     pub ttl_ms: u64,
+}
+
+/// One run that has not ended its task.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    /// The lease under which it ran.
+    pub lease: Lease,
+    /// How the task goes on.
+    pub next: Arc<Next>,
 }
 
 /// Told to a client that waits: a task ended.
@@ -199,6 +211,9 @@ pub trait Store: Debug + Send + Sync {
 
     /// Records how runs ended, and tells the clients that wait. `Recorded` means readers can see it.
     async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
+
+    /// Gives tasks up to later records, which are to be published after that.
+    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError>;
 
     /// Extends leases.
     async fn extend(

@@ -110,7 +110,7 @@ impl Control {
                         queue = %job.ask.queue, attempt = job.ask.attempt, kind = "revoked", "task revoked");
                     self.complete_offset(job.at);
                 }
-                Ok(Claim::Moved { attempt }) => self.hand_on(&job, attempt),
+                Ok(Claim::Moved { attempt, .. }) => self.hand_on(&job, attempt),
                 Ok(Claim::Dead { error, deliveries }) => self.dead(&job, &error, deliveries),
                 Err(error) => {
                     error!(event = "claim_failed", worker = %self.id, task_id = %job.envelope.id, %error,

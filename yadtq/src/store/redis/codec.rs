@@ -2,7 +2,7 @@
 
 use fred::types::Value;
 
-use crate::core::lifecycle::{Claim, HandOn, Status, TaskState, Verdict};
+use crate::core::lifecycle::{Claim, HandOn, HandedOn, Status, TaskState, Verdict};
 
 /// The answer to a claim in one batch of several calls.
 pub(super) enum Claimed {
@@ -30,7 +30,10 @@ pub(super) fn claim(answer: &[Value]) -> Result<Claimed, String> {
         Some(1) => Claim::Held { ms_left: number(a), mine: number(b) == 1 },
         Some(2) => Claim::Done,
         Some(3) => Claim::Revoked,
-        Some(4) => Claim::Moved { attempt: small(a) },
+        Some(4) => {
+            let (attempt, due) = parse_next(&text(a)).ok_or_else(|| format!("moved to `{}`", text(a)))?;
+            Claim::Moved { attempt, due, error: Some(text(b)).filter(|error| !error.is_empty()).map(Into::into) }
+        }
         Some(5) => Claim::Dead { error: text(a).into(), deliveries: small(b) },
         Some(6) => return Ok(Claimed::NoSlot(number(a))),
         _ => return Err(text(a)),
@@ -45,15 +48,29 @@ pub(super) fn verdict(code: i64) -> Verdict {
 pub(super) fn hand_on(hand_on: HandOn) -> String {
     match hand_on {
         HandOn::Dead => "dead".to_owned(),
-        HandOn::Next { attempt } => format!("next:{attempt}"),
+        HandOn::Next { attempt, due } => format!("next:{attempt}:{due}"),
     }
 }
 
 fn parse_hand_on(text: &str) -> Result<HandOn, String> {
-    match text.strip_prefix("next:").map(str::parse) {
-        Some(Ok(attempt)) => Ok(HandOn::Next { attempt }),
+    match text.strip_prefix("next:").map(parse_next) {
+        Some(Some((attempt, due))) => Ok(HandOn::Next { attempt, due }),
         None if text == "dead" => Ok(HandOn::Dead),
         _ => Err(format!("hand-on is `{text}`")),
+    }
+}
+
+/// `attempt:due`.
+fn parse_next(text: &str) -> Option<(u32, u64)> {
+    let (attempt, due) = text.split_once(':')?;
+    Some((attempt.parse().ok()?, due.parse().ok()?))
+}
+
+pub(super) fn handed_on(code: i64) -> HandedOn {
+    match code {
+        1 => HandedOn::Recorded,
+        2 => HandedOn::Revoking,
+        _ => HandedOn::Stale,
     }
 }
 
@@ -87,6 +104,7 @@ pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
             b"queue" => state.queue = value.into(),
             b"result" => state.result = Some(value.into()),
             b"error" => state.error = Some(value.into()),
+            b"eta" => state.eta = Some(number()?),
             b"queued-at" => state.queued_at = Some(number()?),
             b"started-at" => state.started_at = Some(number()?),
             b"finished-at" => state.finished_at = Some(number()?),

@@ -35,9 +35,9 @@ use self::{
     keys::Keys,
     replies::RedisReplies,
 };
-use super::{Completion, Lease, Replies, Store, StoreError, StoreInfo, Submission, WorkerInfo};
+use super::{Completion, Handover, Lease, Replies, Store, StoreError, StoreInfo, Submission, WorkerInfo};
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
+    lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
 };
 
@@ -89,6 +89,10 @@ impl Store for RedisStore {
 
     async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
         self.run_complete(runs).await
+    }
+
+    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError> {
+        self.run_hand_on(runs).await
     }
 
     async fn extend(

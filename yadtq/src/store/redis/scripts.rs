@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{Ask, Claim, Claimer, Extended, Revocation, TaskState, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
-    store::{Completion, Lease, MAX_WAITERS, StoreError, Submission, ttl},
+    store::{Completion, Handover, Lease, MAX_WAITERS, StoreError, Submission, ttl},
 };
 
 /// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
@@ -32,6 +32,7 @@ type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 static SUBMIT: Script = Script::new(include_str!("lua/submit.lua"));
 static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
 static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
+static HAND_ON: Script = Script::new(include_str!("lua/hand_on.lua"));
 static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
 static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
@@ -45,6 +46,7 @@ impl RedisStore {
         };
         let each = |args: &mut Args, task: &Submission| {
             args.text(&task.task).text(&task.queue).optional(task.reply_to.as_deref());
+            args.optional(task.eta.map(|eta| eta.to_string()).as_deref());
         };
         let answers = self.batch(&SUBMIT, tasks, |task| &task.id, shared, each).await?;
         tasks.iter().zip(answers).try_for_each(|(task, answer)| self.number(&task.id, &answer).map(drop))
@@ -98,6 +100,19 @@ impl RedisStore {
         Ok(runs.iter().zip(&answers).map(verdict).collect())
     }
 
+    pub(super) async fn run_hand_on(&self, runs: &[Handover]) -> Answers<HandedOn> {
+        let shared = |args: &mut Args| {
+            args.number(ttl::WAITING);
+        };
+        let each = |args: &mut Args, Handover { lease, next }: &Handover| {
+            args.number(lease.held.token).remake(lease).number(lease.ask.seq).text(next.status.as_str());
+            args.number(next.attempt).number(next.due).optional(next.error.as_deref());
+        };
+        let answers = self.batch(&HAND_ON, runs, |run| &run.lease.id, shared, each).await?;
+        let told = |(run, answer): (&Handover, &Value)| self.number(&run.lease.id, answer).map(codec::handed_on);
+        Ok(runs.iter().zip(&answers).map(told).collect())
+    }
+
     pub(super) async fn run_extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended> {
         let shared = |args: &mut Args| {
             args.text(worker).number(lease_ms).number(ttl::WAITING);
@@ -138,7 +153,7 @@ impl RedisStore {
         let told = |(id, answer): (&TaskId, &[Value])| {
             let text = codec::text(&answer[1]);
             match answer[0].as_i64() {
-                Some(1) => Ok(Revocation::Revoked),
+                Some(1) => Ok(Revocation::Revoked { delayed: text.parse().ok() }),
                 Some(2) => Ok(Revocation::Asked(text.into())),
                 Some(3) => text.parse().map(Revocation::Ended).map_err(|_| self.wrong_type(id, text)),
                 _ => Err(self.wrong_type(id, text)),

@@ -102,6 +102,7 @@ fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
     fields.extend(hand_on.map(|hand_on| ("hand-on", codec::hand_on(hand_on))));
     fields.extend(state.result.as_ref().map(|result| ("result", result.to_string())));
     fields.extend(state.error.as_ref().map(|error| ("error", error.to_string())));
+    fields.extend(state.eta.map(|eta| ("eta", eta.to_string())));
     let times = [("queued-at", state.queued_at), ("started-at", state.started_at), ("finished-at", state.finished_at)];
     fields.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
     fields

@@ -35,7 +35,7 @@ fn success(lease: Lease, result: &str) -> Completion {
 
 /// The whole life of a task.
 async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreError> {
-    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None };
+    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None };
     store.submit(&[task]).await?;
     let ask = Arc::new(Ask { seq: 1, attempt: 1, nonce: 1, task: "add".into(), queue: "default".into() });
     let claim = store.claim(&claimer(), &[(id.clone(), Arc::clone(&ask))]).await?.remove(0)?;

@@ -5,7 +5,7 @@
 --          TTL of an ended task; then per key: seq, attempt, nonce, task, queue
 -- returns  per key three values: code, a, b
 --            0 granted: token, deliveries    1 held: ms left, mine (0 or 1)    2 done    3 revoked
---            4 moved: attempt    5 dead: error, deliveries    6 held, for want of a quarantine slot: ms left
+--            4 moved: `attempt:due`, error    5 dead: error, deliveries    6 held, for want of a quarantine slot: ms left
 --            7 not a task of ours: what is wrong
 local call, try, tonumber, format = redis.call, redis.pcall, tonumber, string.format
 local time = call('TIME')
@@ -32,7 +32,7 @@ local function grant(key, arg, token, status)
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
   -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
   if status ~= 'queued' then
-    if status then call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at') end
+    if status then call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'eta', 'finished-at') end
     call('PEXPIRE', key, waiting_ttl)
   end
   return number
@@ -82,8 +82,11 @@ local function claim(key, arg)
   if not status then return 0, grant(key, arg), 0 end
   local seq, asked = tonumber(h[2]) or 1, tonumber(ARGV[arg])
   if seq > asked then
-    local attempt = seq == asked + 1 and string.match(call('HGET', key, 'hand-on') or '', '^next:(%d+)$')
-    if attempt then return 4, tonumber(attempt), 0 end
+    if seq == asked + 1 then
+      local moved = call('HMGET', key, 'hand-on', 'error')
+      local next = string.match(moved[1] or '', '^next:(%d+:%d+)$')
+      if next then return 4, next, moved[2] or '' end
+    end
     return 2, 0, 0
   end
   if status == 'queued' or status == 'retrying' or status == 'scheduled' then

@@ -1,26 +1,27 @@
 -- Ends tasks, or asks the workers that run them to: `revoke` of core/lifecycle.rs for each key. Tells who waits.
 --
 -- KEYS     task hashes
--- ARGV     TTL of a waiting task, prefix of reply channels, prefix of control channels, where the id starts in a key
--- returns  per key two values: 1 revoked, ''    2 asked: worker    3 had ended: status
+-- ARGV     TTL of a waiting task, beyond its time, prefix of reply channels, prefix of control channels, where the id starts in a key
+-- returns  per key two values: 1 revoked: seq of its record among the delayed tasks, or ''    2 asked: worker    3 had ended: status
 --                              4 not a task of ours: what is wrong
 --
 -- A message on a control channel is one id. A message on a reply channel is as in complete.lua.
 local call, try, format = redis.call, redis.pcall, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local now_ms = format('%.0f', math.floor(now / 1000))
-local ttl, reply_prefix, control_prefix, id_at = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local now_ms = math.floor(now / 1000)
+local ttl, reply_prefix, control_prefix, id_at = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local function revoke(key)
-  local h = try('HMGET', key, 'status', 'token', 'worker', 'waiters', 'attempt')
+  local h = try('HMGET', key, 'status', 'token', 'worker', 'waiters', 'attempt', 'eta', 'seq')
   if h.err then return 4, h.err end
   local status, id = h[1], string.sub(key, id_at, -2)
-  if status == 'revoked' then return 1, '' end
+  local delayed = h[6] and h[7] or ''
+  if status == 'revoked' then return 1, delayed end
   if status == 'success' or status == 'failure' then return 3, status end
   if status == 'running' and h[3] then
     call('HSET', key, 'revoke', '1')
-    call('PEXPIRE', key, ttl)
+    call('PEXPIRE', key, ARGV[1])
     call('PUBLISH', control_prefix .. h[3], id)
     return 2, h[3]
   end
@@ -28,13 +29,15 @@ local function revoke(key)
   local attempt = tonumber(h[5]) or 1
   local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. attempt .. '}'
   if not status then call('HSET', key, 'seq', '1', 'attempt', '1') end
-  call('HSET', key, 'status', 'revoked', 'token', format('%.0f', token), 'error', err, 'finished-at', now_ms)
+  call('HSET', key, 'status', 'revoked', 'token', format('%.0f', token), 'error', err,
+    'finished-at', format('%.0f', now_ms))
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'hand-on', 'result')
-  call('PEXPIRE', key, ttl)
+  local wait = math.max((tonumber(h[6]) or 0) - now_ms, 0)
+  call('PEXPIRE', key, format('%.0f', wait + ttl))
   for waiter in string.gmatch(h[4] or '', '%S+') do
     call('PUBLISH', reply_prefix .. waiter, struct.pack('<c1Bc0I4c0I4c0', 'r', #id, id, 0, '', #err, err))
   end
-  return 1, ''
+  return 1, delayed
 end
 
 local out = {}
