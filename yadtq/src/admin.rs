@@ -56,6 +56,9 @@ pub struct TaskInfo {
     /// The error, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// What the running task has last told of how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Box<RawValue>>,
     /// When it was submitted, in ms since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<u64>,
@@ -152,6 +155,7 @@ impl TaskInfo {
             worker: state.worker.map(|worker| worker.to_string()),
             result: state.result.and_then(json),
             error: state.error.and_then(|text| serde_json::from_str(&text).ok()),
+            progress: state.progress.and_then(|progress| json(progress.value)),
             queued_at: state.queued_at,
             started_at: state.started_at,
             finished_at: state.finished_at,

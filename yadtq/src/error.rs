@@ -71,6 +71,14 @@ pub enum Error {
         /// Where and why.
         detail: String,
     },
+    /// What the task tells of its progress is not of the type that the stream expects.
+    #[error("the progress of task {id} does not fit the expected type: {detail}")]
+    ProgressType {
+        /// The task.
+        id: TaskId,
+        /// Where and why.
+        detail: String,
+    },
     /// The task had not ended when the time was over; it goes on, and can be awaited again.
     #[error("task {id} had not ended after {after:?}")]
     WaitTimeout {

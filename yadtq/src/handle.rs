@@ -13,7 +13,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    client::{Client, Revocation, Settled, Waiter},
+    client::{Client, ProgressStream, Revocation, Settled, Waiter},
     core::{lifecycle::Status, names::TaskId},
     error::Error,
     store::Reply,
@@ -53,6 +53,33 @@ impl<T> TaskHandle<T> {
     /// Redis does not answer.
     pub async fn revoke(&self) -> Result<Revocation, Error> {
         self.client.revoke(self.id()).await
+    }
+
+    /// What the task tells of how far it is, with [`Context::progress`](crate::Context::progress), as a stream of values
+    /// of type `P` that ends when the task ends, however it does. Starts with what it told last, if it runs already.
+    /// Await the handle for its end.
+    ///
+    /// Values come in order; those that follow each other too fast are skipped. If a worker dies, the stream goes on with
+    /// the next run, which may be less far. Only tasks whose progress somebody listens to cost more than the writes of
+    /// their worker. A value whose message is lost comes within 3 s, unless a later one does.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn import(file: String) {}
+    /// # async fn f() -> Result<(), yadtq::Error> {
+    /// let handle = import.delay("rows.csv".to_owned()).await?;
+    /// let mut percent = handle.progress::<u8>();
+    /// while let Some(percent) = percent.next().await {
+    ///     println!("{} %", percent?);
+    /// }
+    /// handle.await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// An item is an error if the value is not a `P` ([`Error::ProgressType`]; the next one may be), or if nothing is
+    /// known of the task, as awaiting the handle would tell; the stream ends then.
+    pub fn progress<P>(&self) -> ProgressStream<P> {
+        ProgressStream::new(self.client.clone(), self.waiter.clone())
     }
 
     /// Where the task stands now.

@@ -37,6 +37,7 @@ mod core;
 mod error;
 pub mod guide;
 mod handle;
+mod report;
 mod store;
 mod task;
 mod wire;
@@ -48,7 +49,7 @@ pub use crate::{
     admin::{Admin, PingReport, ServerReport, TaskInfo},
     broker::{BrokerError, QueueDepth},
     call::Call,
-    client::{Client, Revocation},
+    client::{Client, ProgressStream, Revocation},
     config::ClientBuilder,
     context::{Context, MissingState},
     core::{

@@ -1,6 +1,7 @@
 //! Sends tasks and finds them again.
 
 mod background;
+mod progress;
 mod replies;
 mod waiting;
 
@@ -16,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 use uuid::Uuid;
 
+pub use self::progress::ProgressStream;
 use self::waiting::Waiting;
 pub(crate) use self::waiting::{Settled, Waiter};
 use crate::{

@@ -14,13 +14,18 @@ use tracing::warn;
 
 use super::waiting::{Settled, Waiting};
 use crate::{
-    core::names::{ClientId, TaskId},
+    core::{
+        lifecycle::TaskState,
+        names::{ClientId, TaskId},
+    },
     error::Error,
-    store::{Notice, Replies, Reply, Store, StoreError},
+    store::{Notice, Replies, Reply, Report, Store, StoreError},
 };
 
 /// How often open handles are looked up, in case a publish was lost.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often tasks are looked up whose progress somebody listens to, in case a publish was lost.
+const LOOK: Duration = Duration::from_secs(3);
 /// How long to wait before the store is asked again after an error.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Ids per call.
@@ -52,6 +57,8 @@ async fn serve(
 ) {
     let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut attach = Vec::with_capacity(BATCH);
     // What ended before the channel was open.
     ask(store, client, waiting, &waiting.open()).await;
@@ -64,6 +71,7 @@ async fn serve(
                         waiting.settle(&reply.id, Settled::Ended(Arc::clone(&reply)));
                     }
                 }
+                Notice::Progress(reports) => reports.into_iter().for_each(|report| waiting.progress.tell(report)),
                 // For workers.
                 Notice::Revoke(_) => {}
                 Notice::Ended(ids) => ask(store, client, waiting, &ids).await,
@@ -76,17 +84,30 @@ async fn serve(
                 ask(store, client, waiting, &attach).await;
                 attach.clear();
             }
+            _ = look.tick() => ask(store, client, waiting, &waiting.progress.ids()).await,
             _ = sweep.tick() => ask(store, client, waiting, &waiting.open()).await,
         }
     }
 }
 
-/// Looks tasks up, settles those that ended, and has the others told to this client.
+/// Looks tasks up, settles those that ended, and has the others told to this client, with their progress where
+/// somebody listens.
 async fn ask(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[TaskId]) {
+    let is_watched = |id: &TaskId| waiting.progress.contains(id);
+    let (watched, others): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(is_watched);
+    look_up(store, client, waiting, &others, false).await;
+    look_up(store, client, waiting, &watched, true).await;
+}
+
+async fn look_up(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[TaskId], watch: bool) {
     let (mut rest, mut batch) = (ids, BATCH);
     while !rest.is_empty() {
         let (ids, later) = rest.split_at(batch.min(rest.len()));
-        let states = match store.read(ids, Some(client)).await {
+        let read = match watch {
+            true => store.watch(ids, client),
+            false => store.read(ids, Some(client)),
+        };
+        let states = match read.await {
             Ok(states) => states,
             Err(error) => {
                 let is_away = matches!(error, StoreError::Unavailable(_));
@@ -112,6 +133,9 @@ async fn ask(store: &dyn Store, client: &ClientId, waiting: &Waiting, ids: &[Tas
                     let (result, error) = (state.result, state.error);
                     let reply = Reply { id: id.clone(), status: state.status, result, error };
                     waiting.settle(id, Settled::Ended(Arc::new(reply)));
+                }
+                Ok(Some(TaskState { token, progress: Some(progress), .. })) if watch => {
+                    waiting.progress.tell(Report { id: id.clone(), token, progress });
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => waiting.settle(id, Settled::Missing),

@@ -19,6 +19,7 @@ use std::{
 use futures_util::future::{FutureExt, Shared};
 use tokio::sync::{mpsc, oneshot};
 
+use super::progress::Watching;
 use crate::{
     core::names::TaskId,
     error::Error,
@@ -42,6 +43,8 @@ pub(crate) struct Waiting {
     entries: Mutex<HashMap<TaskId, Weak<Entry>>>,
     /// Ids by handles that nobody's reply channel knows of yet.
     attach: mpsc::UnboundedSender<TaskId>,
+    /// Those who listen while a task runs.
+    pub(super) progress: Watching,
 }
 
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Waiting {
     /// An empty table, and the ids that have to be attached to this client's reply channel.
     pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<TaskId>) {
         let (attach, attaching) = mpsc::unbounded_channel();
-        (Arc::new(Self { entries: Mutex::default(), attach }), attaching)
+        (Arc::new(Self { entries: Mutex::default(), attach, progress: Watching::default() }), attaching)
     }
 
     /// Waits for a task that this client sends: its record names the reply channel.
@@ -176,6 +179,12 @@ impl Waiter {
     pub(crate) fn look(&self) {
         // Fails only when the client is gone.
         let _ = self.entry.waiting.attach.send(self.entry.id.clone());
+    }
+
+    /// Has the task looked up, and told to this client's reply channel.
+    pub(super) fn attach(&self) {
+        self.entry.attached.store(true, Ordering::Release);
+        self.look();
     }
 
     /// Whether this client sent the task so recently that its record cannot have expired.

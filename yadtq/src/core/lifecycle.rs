@@ -106,6 +106,15 @@ pub enum HandOn {
     },
 }
 
+/// How far a run is, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Grows with every word of one run.
+    pub number: u64,
+    /// JSON text.
+    pub value: Arc<str>,
+}
+
 /// A task's record in the store, as far as the protocol looks at it, with what readers want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskState {
@@ -139,6 +148,8 @@ pub struct TaskState {
     pub error: Option<Arc<str>>,
     /// When it may run, in ms since the Unix epoch, if it was told to wait.
     pub eta: Option<u64>,
+    /// How far the latest run is, or was when it was cut off.
+    pub progress: Option<Progress>,
     /// When the client submitted it, in ms since the Unix epoch.
     pub queued_at: Option<u64>,
     /// When its latest run was granted.
@@ -329,6 +340,7 @@ impl TaskState {
             result: None,
             error: None,
             eta: None,
+            progress: None,
             queued_at: Some(now_us / 1_000),
             started_at: None,
             finished_at: None,
@@ -361,6 +373,7 @@ impl TaskState {
         self.worker = None;
         self.nonce = 0;
         self.lease_until = 0;
+        self.progress = None;
         self.finished_at = Some(now_us / 1_000);
     }
 }
@@ -440,6 +453,7 @@ fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, de
         result: None,
         error: None,
         eta: None,
+        progress: None,
         queued_at,
         started_at: Some(now_ms),
         finished_at: None,
@@ -515,6 +529,17 @@ pub fn extend(
     if state.revoke { Extended::Revoking } else { Extended::Live }
 }
 
+/// A run tells how far it is; `false`: it is not the task's run any more. A hint, so nothing is made again.
+pub fn progress(slot: &mut Option<TaskState>, token: Token, progress: &Progress) -> bool {
+    let Some(state) = slot.as_mut().filter(|state| state.status == Status::Running && state.token == token) else {
+        return false;
+    };
+    if state.progress.as_ref().is_none_or(|known| known.number < progress.number) {
+        state.progress = Some(progress.clone());
+    }
+    true
+}
+
 /// A stopping worker gives a task back: anybody may claim it at once, and it counts as nothing.
 pub fn release(slot: &mut Option<TaskState>, token: Token, now_us: u64) -> Verdict {
     let Some(state) = slot else { return Verdict::Recorded };
@@ -533,6 +558,7 @@ pub fn release(slot: &mut Option<TaskState>, token: Token, now_us: u64) -> Verdi
     state.worker = None;
     state.nonce = 0;
     state.lease_until = 0;
+    state.progress = None;
     Verdict::Recorded
 }
 

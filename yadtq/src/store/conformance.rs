@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, Submission, WorkerInfo,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Store, StoreError, Submission,
+    WorkerInfo,
     memory::MemoryStore,
     redis::testing::{cluster_for_test, redis_for_test},
     ttl,
@@ -16,8 +17,8 @@ use crate::{
     clock::SystemClock,
     core::{
         lifecycle::{
-            Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState,
-            Verdict,
+            Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Progress, Revocation, Status,
+            TaskState, Verdict,
         },
         names::{ClientId, TaskId},
     },
@@ -48,6 +49,7 @@ macro_rules! conformance_tests {
             revoke_of_what_waits revoke_of_what_waits_for_its_time revoke_of_a_run revoke_of_what_nobody_has_seen
             ttls_follow_the_transitions a_spoiled_key_fails_alone a_thousand_at_once ids_and_results_are_bytes
             replies_reach_who_asked replies_reach_all_that_wait a_reply_comes_once few_can_wait_for_one_task
+            progress_follows_the_token progress_reaches_who_watches progress_ends_with_the_run
             a_worker_is_registered_until_it_leaves a_lost_worker_is_told_once
         );
     };
@@ -559,12 +561,15 @@ async fn a_spoiled_key_fails_alone(store: &dyn Subject) {
     });
     let leases = [tokens[0], 1, tokens[1]].into_iter().zip(&ids).map(|(token, id)| lease(id, &asked, token, true));
     let leases = leases.collect::<Vec<_>>();
+    let reports = leases.iter().map(|lease| report(&lease.id, lease.held.token, 1, "1")).collect::<Vec<_>>();
+    assert_eq!(check(store.progress(&reports).await), [true; 2]);
     assert_eq!(check(store.extend(&"w1".into(), LEASE_MS, &leases).await), [Extended::Live; 2]);
     let runs = leases.iter().map(|lease| success(lease.clone(), "3")).collect::<Vec<_>>();
     assert_eq!(check(store.complete(&runs).await), [Verdict::Recorded; 2]);
     assert_eq!(check(store.release(&leases).await), [Verdict::Stale; 2]);
     let client: ClientId = "c".into();
     assert!(check(store.read(&ids, Some(&client)).await).iter().all(Option::is_some));
+    assert!(check(store.watch(&ids, &client).await).iter().all(Option::is_some));
     let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into(), reply_to: None, eta: None });
     assert!(matches!(store.submit(&submissions).await, Err(StoreError::WrongType { .. })));
 }
@@ -716,6 +721,97 @@ async fn few_can_wait_for_one_task(store: &dyn Subject) {
         store.complete(&[Completion { reply_to, ..run }]).await.unwrap();
     }
     assert_eq!(next_replies(&mut late, 1).await[0].id, ids[1]);
+}
+
+fn report(id: &TaskId, token: u64, number: u64, value: &str) -> Report {
+    Report { id: id.clone(), token, progress: Progress { number, value: value.into() } }
+}
+
+async fn progress(store: &dyn Subject, report: &Report) -> bool {
+    only(store.progress(std::slice::from_ref(report)).await)
+}
+
+async fn progress_follows_the_token(store: &dyn Subject) {
+    let (id, ask) = (TaskId::new(), ask(1, 1));
+    assert!(!progress(store, &report(&id, 7, 1, "1")).await);
+    assert_eq!(read(store, &id).await, None, "a hint makes no record");
+    let token = granted(store, &id, &ask).await;
+    let value = async || read(store, &id).await.unwrap().progress.map(|progress| progress.value.to_string());
+    assert!(!progress(store, &report(&id, token - 1, 9, "9")).await);
+    assert_eq!(value().await, None);
+    let first = report(&id, token, 4, r#"{"percent":"ä\n"}"#);
+    assert!(progress(store, &first).await && progress(store, &first).await, "sent twice");
+    assert_eq!(value().await.as_deref(), Some(r#"{"percent":"ä\n"}"#));
+    assert!(progress(store, &report(&id, token, 12, "12")).await);
+    assert!(progress(store, &report(&id, token, 5, "5")).await);
+    assert_eq!(value().await.as_deref(), Some("12"), "numbers are compared, not texts");
+}
+
+/// As many reports as that, in whatever batches they come.
+async fn next_reports(replies: &mut Box<dyn Replies>, count: usize) -> Vec<Report> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match next(replies).await {
+            Notice::Progress(batch) => all.extend(batch),
+            other => panic!("{other:?} after {all:?}"),
+        }
+    }
+    all
+}
+
+async fn progress_reaches_who_watches(store: &dyn Subject) {
+    let (mut watcher, mut waiter) = (open(store, "watcher").await, open(store, "waiter").await);
+    let (ids, asked) = ([TaskId::new(), TaskId::new()], ask(1, 1));
+    let tokens = [granted(store, &ids[0], &asked).await, granted(store, &ids[1], &asked).await];
+    let unwatched = report(&ids[0], tokens[0], 1, "1");
+    assert!(progress(store, &unwatched).await);
+    for _ in 0..2 {
+        let read = store.watch(&ids, &"watcher".into()).await.unwrap();
+        assert_eq!(read[0].as_ref().unwrap().as_ref().unwrap().progress, Some(unwatched.progress.clone()));
+    }
+    only(store.read(&ids[..1], Some(&"waiter".into())).await);
+    let reports = [report(&ids[0], tokens[0], 2, "2"), report(&ids[1], tokens[1], 3, "\"three\"")];
+    for _ in 0..2 {
+        // Sent twice, and once by a run that is no more.
+        let stale = report(&ids[1], tokens[1] - 1, 9, "9");
+        let answers = store.progress(&[reports[0].clone(), reports[1].clone(), stale]).await.unwrap();
+        assert!(matches!(answers[..], [Ok(true), Ok(true), Ok(false)]), "{answers:?}");
+    }
+    let mut told = next_reports(&mut watcher, 2).await;
+    told.sort_by_key(|report| report.progress.number);
+    assert_eq!(told, reports);
+
+    // The next run is heard, too: nobody asked again.
+    store.release(&[lease(&ids[0], &asked, tokens[0], true)]).await.unwrap();
+    let token = granted(store, &ids[0], &ask(1, 2)).await;
+    let later = report(&ids[0], token, 1, "0");
+    assert!(progress(store, &later).await);
+    assert_eq!(next_reports(&mut watcher, 1).await, [later]);
+    // And the end, by both: whoever watches waits, and whoever only waits was told nothing else.
+    store.complete(&[success(lease(&ids[0], &asked, token, true), "3")]).await.unwrap();
+    assert_eq!(next_replies(&mut watcher, 1).await[0].id, ids[0]);
+    assert_eq!(next_replies(&mut waiter, 1).await[0].id, ids[0]);
+}
+
+async fn progress_ends_with_the_run(store: &dyn Subject) {
+    let (id, asked) = (TaskId::new(), ask(1, 1));
+    let token = granted(store, &id, &asked).await;
+    let progress_now = async || read(store, &id).await.unwrap().progress;
+    let said = report(&id, token, 1, "50");
+    assert!(progress(store, &said).await);
+    store.release(&[lease(&id, &asked, token, true)]).await.unwrap();
+    assert_eq!(progress_now().await, None);
+    assert!(!progress(store, &report(&id, token, 2, "60")).await, "given back, so nobody's");
+    // Whoever takes over a crashed run begins anew.
+    let crashed = TaskState { progress: Some(said.progress.clone()), ..running(store, -1).await };
+    store.plant(&id, Some(crashed)).await;
+    let token = granted(store, &id, &ask(1, 2)).await;
+    assert_eq!(progress_now().await, None);
+    assert!(progress(store, &report(&id, token, 1, "10")).await);
+    store.complete(&[success(lease(&id, &asked, token, true), "3")]).await.unwrap();
+    assert_eq!(progress_now().await, None);
+    assert!(!progress(store, &report(&id, token, 2, "99")).await);
+    assert_eq!(progress_now().await, None);
 }
 
 fn info(id: &str) -> WorkerInfo {

@@ -10,15 +10,15 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
 use super::{
-    Completion, Handover, Lease, Store, Submission,
+    Completion, Handover, Lease, Report, Store, Submission,
     conformance::Subject,
     redis::{RedisStore, testing::redis_for_test},
     ttl,
 };
 use crate::core::{
     lifecycle::{
-        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState,
-        Verdict,
+        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Progress, Revocation, Status,
+        TaskState, Verdict,
     },
     names::{TaskId, WorkerId},
 };
@@ -35,6 +35,7 @@ enum Step {
     Complete { run: Run, outcome: Outcome },
     HandOn { run: Run, next: Arc<Next> },
     Extend { run: Run, worker: WorkerId },
+    Progress { run: Run, progress: Progress },
     Release { run: Run },
     Revoke { task: usize },
     EndLease { task: usize },
@@ -96,6 +97,10 @@ fn next() -> impl Strategy<Value = Arc<Next>> {
         .prop_map(|(status, attempt, due, error)| Arc::new(Next { status, attempt, due, error }))
 }
 
+fn progress() -> impl Strategy<Value = Progress> {
+    (0..12_u64, select(vec!["3", "{}"])).prop_map(|(number, value)| Progress { number, value: value.into() })
+}
+
 fn json() -> impl Strategy<Value = Option<Arc<str>>> {
     option::of(select(vec!["3", "\"a b\"", "{}"]).prop_map(Arc::from))
 }
@@ -119,21 +124,28 @@ fn state() -> impl Strategy<Value = TaskState> {
     ]);
     let numbers = (1..4_u64, 1..4_u32, select(vec![0, 7, AHEAD]), 0..6_u32);
     let lease = (worker(), select(vec![1, 2, u64::MAX]), any::<bool>(), any::<bool>());
-    let texts = (json(), json(), option::of(due()));
-    (status, numbers, lease, hand_on(), texts).prop_map(|(status, numbers, lease, hand_on, (result, error, eta))| {
-        let (seq, attempt, token, deliveries) = numbers;
-        let (worker, nonce, is_live, revoke) = lease;
-        let plain = TaskState { seq, attempt, token, deliveries, ..TaskState::queued("add".into(), "q".into(), 5_000) };
-        match status {
-            // Neither of them has a result, an error or a hand-on: a grant takes them away.
-            Status::Queued => plain,
-            Status::Running => {
-                let lease_until = if is_live { AHEAD } else { 1 };
-                TaskState { status, worker: Some(worker), nonce, lease_until, revoke, ..plain }
+    let texts = (json(), json(), option::of(due()), option::of(progress()));
+    (status, numbers, lease, hand_on(), texts).prop_map(
+        |(status, numbers, lease, hand_on, (result, error, eta, progress))| {
+            let (seq, attempt, token, deliveries) = numbers;
+            let (worker, nonce, is_live, revoke) = lease;
+            let plain =
+                TaskState { seq, attempt, token, deliveries, ..TaskState::queued("add".into(), "q".into(), 5_000) };
+            match status {
+                // Neither of them has a result, an error or a hand-on: a grant takes them away.
+                Status::Queued => plain,
+                Status::Running => {
+                    let lease_until = if is_live { AHEAD } else { 1 };
+                    TaskState { status, worker: Some(worker), nonce, lease_until, revoke, progress, ..plain }
+                }
+                // What was handed on keeps it until its next run.
+                Status::Scheduled | Status::Retrying => {
+                    TaskState { status, hand_on, result, error, eta, progress, ..plain }
+                }
+                _ => TaskState { status, hand_on, result, error, eta, ..plain },
             }
-            _ => TaskState { status, hand_on, result, error, eta, ..plain },
-        }
-    })
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -144,6 +156,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (run(), outcome()).prop_map(|(run, outcome)| Step::Complete { run, outcome }),
         3 => (run(), next()).prop_map(|(run, next)| Step::HandOn { run, next }),
         2 => (run(), worker()).prop_map(|(run, worker)| Step::Extend { run, worker }),
+        2 => (run(), progress()).prop_map(|(run, progress)| Step::Progress { run, progress }),
         2 => run().prop_map(|run| Step::Release { run }),
         1 => task.clone().prop_map(|task| Step::Revoke { task }),
         3 => task.clone().prop_map(|task| Step::EndLease { task }),
@@ -161,6 +174,7 @@ enum Told {
     Verdict(Verdict),
     HandedOn(HandedOn),
     Extended(Extended),
+    Noted(bool),
     Revocation(Revocation),
 }
 
@@ -213,6 +227,11 @@ impl World {
                 let extended = self.redis.extend(worker, LEASE_MS, &lease(run)).await;
                 Told::Extended(extended.unwrap().remove(0).unwrap())
             }
+            Step::Progress { run, progress } => {
+                let [Lease { id, held, .. }] = lease(run);
+                let report = Report { id, token: held.token, progress: progress.clone() };
+                Told::Noted(self.redis.progress(&[report]).await.unwrap().remove(0).unwrap())
+            }
             Step::Release { run } => Told::Verdict(self.redis.release(&lease(run)).await.unwrap().remove(0).unwrap()),
             Step::Revoke { task } => {
                 let told = self.redis.revoke(&self.ids[*task..=*task]).await;
@@ -253,6 +272,10 @@ impl World {
                 let held = held(run);
                 let slot = &mut self.pure[run.task];
                 Told::Extended(lifecycle::extend(slot, &run.ask, held, worker, LEASE_MS, now_us))
+            }
+            Step::Progress { run, progress } => {
+                let token = held(run).token;
+                Told::Noted(lifecycle::progress(&mut self.pure[run.task], token, progress))
             }
             Step::Release { run } => {
                 let token = held(run).token;
@@ -299,6 +322,7 @@ impl World {
             (Told::Verdict(told), Told::Verdict(expected)) => told == expected,
             (Told::HandedOn(told), Told::HandedOn(expected)) => told == expected,
             (Told::Extended(told), Told::Extended(expected)) => told == expected,
+            (Told::Noted(told), Told::Noted(expected)) => told == expected,
             (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
             (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {
                 (Claim::Granted { deliveries: a, .. }, Claim::Granted { deliveries: b, .. }) => a == b,

@@ -1,13 +1,13 @@
 //! What has been told to a waiting client and not read yet. Bounded: what does not fit becomes `Missed`.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use super::{Notice, Reply};
+use super::{Notice, Reply, Report};
 use crate::core::names::TaskId;
 
 /// Replies that one mailbox keeps.
@@ -25,6 +25,7 @@ struct Inner {
     batches: VecDeque<Vec<Reply>>,
     replies: usize,
     ended: Vec<TaskId>,
+    progress: HashMap<TaskId, Report>,
     revoked: Vec<TaskId>,
     missed: bool,
 }
@@ -50,6 +51,17 @@ impl Mailbox {
         self.change(|inner| if inner.ended.len() < CAPACITY { inner.ended.push(id) } else { inner.missed = true });
     }
 
+    /// Notes how far a task is, in the place of what it said before.
+    pub(crate) fn progress(&self, report: Report) {
+        self.change(|inner| {
+            if inner.progress.len() < CAPACITY || inner.progress.contains_key(&report.id) {
+                inner.progress.insert(report.id.clone(), report);
+            } else {
+                inner.missed = true;
+            }
+        });
+    }
+
     /// Notes a running task that is to be ended.
     pub(crate) fn revoke(&self, id: TaskId) {
         self.change(|inner| if inner.revoked.len() < CAPACITY { inner.revoked.push(id) } else { inner.missed = true });
@@ -73,6 +85,10 @@ impl Mailbox {
 
     fn take(&self) -> Option<Notice> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the replies, which end what listens to it.
+        if !inner.progress.is_empty() {
+            return Some(Notice::Progress(std::mem::take(&mut inner.progress).into_values().collect()));
+        }
         if let Some(batch) = inner.batches.pop_front() {
             inner.replies -= batch.len();
             return Some(Notice::Replies(batch));
@@ -95,7 +111,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::lifecycle::Status;
+    use crate::core::lifecycle::{Progress, Status};
 
     fn reply(id: usize) -> Reply {
         let id = id.to_string().parse().expect("short enough");
@@ -110,6 +126,18 @@ mod tests {
         assert!(matches!(mailbox.next().await, Notice::Replies(batch) if batch.len() == CAPACITY));
         assert_eq!(mailbox.next().await, Notice::Missed);
         mailbox.push(vec![reply(7)]);
+        assert_eq!(mailbox.next().await, Notice::Replies(vec![reply(7)]));
+    }
+
+    #[tokio::test]
+    async fn the_latest_progress_of_a_task_comes_before_its_end() {
+        let mailbox = Mailbox::default();
+        let id: TaskId = "7".parse().expect("short enough");
+        let report = |number| Report { id: id.clone(), token: 1, progress: Progress { number, value: "1".into() } };
+        mailbox.progress(report(1));
+        mailbox.push(vec![reply(7)]);
+        mailbox.progress(report(2));
+        assert_eq!(mailbox.next().await, Notice::Progress(vec![report(2)]));
         assert_eq!(mailbox.next().await, Notice::Replies(vec![reply(7)]));
     }
 

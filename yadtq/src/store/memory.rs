@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Store, StoreError, StoreInfo, Submission,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Store, StoreError, StoreInfo, Submission,
     WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
@@ -41,6 +41,17 @@ impl MemoryStore {
     fn lock(&self) -> (MutexGuard<'_, Inner>, u64) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         (inner, self.clock.now_us())
+    }
+
+    fn look(&self, ids: &[TaskId], note: impl Fn(&mut Entry)) -> Vec<Result<Option<TaskState>, StoreError>> {
+        let (mut inner, now_us) = self.lock();
+        let read = |id: &TaskId| {
+            Ok(inner.note(id, now_us, |entry| {
+                note(entry);
+                entry.state.clone()
+            }))
+        };
+        ids.iter().map(read).collect()
     }
 }
 
@@ -102,6 +113,28 @@ impl Store for MemoryStore {
         Ok(leases.iter().map(extend).collect())
     }
 
+    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let mut told = Vec::new();
+        let note = |report: &Report| {
+            Ok(inner.note(&report.id, now_us, |entry| {
+                let known = entry.state.as_ref().and_then(|state| state.progress.clone());
+                let noted = lifecycle::progress(&mut entry.state, report.token, &report.progress);
+                if noted && known.is_none_or(|known| known.number < report.progress.number) {
+                    told.extend(entry.watchers.iter().map(|watcher| (Arc::clone(watcher), report.clone())));
+                }
+                noted
+            }))
+        };
+        let answers = reports.iter().map(note).collect();
+        for (watcher, report) in told {
+            if let Some(mailbox) = inner.mailboxes.get(&watcher).and_then(Weak::upgrade) {
+                mailbox.progress(report);
+            }
+        }
+        Ok(answers)
+    }
+
     async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
         let (mut inner, now_us) = self.lock();
         let release = |Lease { id, held, .. }: &Lease| {
@@ -141,18 +174,16 @@ impl Store for MemoryStore {
     async fn read(
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
-        let (mut inner, now_us) = self.lock();
-        let read = |id: &TaskId| {
-            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
-                if let Some(waiter) = waiter.filter(|waiter| !entry.waiters.contains(waiter))
-                    && entry.waiters.len() < MAX_WAITERS
-                {
-                    entry.waiters.push(Arc::clone(waiter));
-                }
-                entry.state.clone()
-            }))
-        };
-        Ok(ids.iter().map(read).collect())
+        Ok(self.look(ids, |entry| join(&mut entry.waiters, waiter)))
+    }
+
+    async fn watch(
+        &self, ids: &[TaskId], watcher: &ClientId,
+    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+        Ok(self.look(ids, |entry| {
+            join(&mut entry.waiters, Some(watcher));
+            join(&mut entry.watchers, Some(watcher));
+        }))
     }
 
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError> {
@@ -213,6 +244,16 @@ struct Entry {
     state: Option<TaskState>,
     expires_ms: u64,
     waiters: Vec<ClientId>,
+    /// Those of them that also want to know how far it is.
+    watchers: Vec<ClientId>,
+}
+
+fn join(clients: &mut Vec<ClientId>, client: Option<&ClientId>) {
+    if let Some(client) = client.filter(|client| !clients.contains(client))
+        && clients.len() < MAX_WAITERS
+    {
+        clients.push(Arc::clone(client));
+    }
 }
 
 /// The mailbox of a worker; no client has such an id.
@@ -244,6 +285,16 @@ struct Registration {
 }
 
 impl Inner {
+    /// Runs what prolongs no record's life.
+    fn note<T>(&mut self, id: &TaskId, now_us: u64, note: impl FnOnce(&mut Entry) -> T) -> T {
+        let expires_ms = self.tasks.get(id).map(|entry| entry.expires_ms);
+        let answer = self.change(id, now_us, ttl::RESULT, note);
+        if let (Some(entry), Some(expires_ms)) = (self.tasks.get_mut(id), expires_ms) {
+            entry.expires_ms = expires_ms;
+        }
+        answer
+    }
+
     /// Runs a transition. A record that it changed lives anew, an ended one for `ended_ttl_ms`.
     fn change<T>(
         &mut self, id: &TaskId, now_us: u64, ended_ttl_ms: u64, transition: impl FnOnce(&mut Entry) -> T,
@@ -264,6 +315,7 @@ impl Inner {
         }
         if entry.has_ended() {
             entry.waiters = Vec::new();
+            entry.watchers = Vec::new();
         }
         if entry.state.is_none() {
             self.tasks.remove(id);

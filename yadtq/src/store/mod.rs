@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Revocation, Status, TaskState, Verdict},
+    lifecycle::{
+        Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Progress, Revocation, Status, TaskState, Token,
+        Verdict,
+    },
     names::{ClientId, TaskId, WorkerId},
 };
 
@@ -117,6 +120,25 @@ pub struct Handover {
     pub next: Arc<Next>,
 }
 
+/// How far one run is: noted by its worker, and told to the clients that watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The task.
+    pub id: TaskId,
+    /// The run.
+    pub token: Token,
+    /// What it says.
+    pub progress: Progress,
+}
+
+impl Report {
+    /// Grows with every report of a task, whichever run says it.
+    #[must_use]
+    pub fn order(&self) -> (Token, u64) {
+        (self.token, self.progress.number)
+    }
+}
+
 /// Told to a client that waits: a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -137,6 +159,8 @@ pub enum Notice {
     Replies(Vec<Reply>),
     /// These tasks ended, with results that are too large for the channel: ask the store.
     Ended(Vec<TaskId>),
+    /// How far running tasks are, the latest word of each.
+    Progress(Vec<Report>),
     /// These running tasks are to be ended.
     Revoke(Vec<TaskId>),
     /// Something may have been missed (a reconnect, a burst): ask the store.
@@ -220,6 +244,10 @@ pub trait Store: Debug + Send + Sync {
         &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
     ) -> Result<Vec<Result<Extended, StoreError>>, StoreError>;
 
+    /// Notes how far runs are, and tells the clients that watch. A hint: `false` for a run that is not its task's
+    /// any more.
+    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
+
     /// Gives tasks back.
     async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
 
@@ -230,6 +258,11 @@ pub trait Store: Debug + Send + Sync {
     /// that has not ended yet.
     async fn read(
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
+    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
+
+    /// Reads tasks as [`read`](Self::read) does, with a waiter that is also told how far they are.
+    async fn watch(
+        &self, ids: &[TaskId], watcher: &ClientId,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
 
     /// Opens the channel on which a worker is told what to do.

@@ -32,6 +32,7 @@ use crate::{
     client::Client,
     core::names::{TaskId, WorkerId},
     error::Error,
+    report::Board,
     store::Store,
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Control {
     /// Tasks whose lease this worker holds.
     pub(super) runs: HashMap<TaskId, Run>,
     pub(super) slots: Slots,
+    /// How far they are.
+    pub(super) board: Arc<Board>,
     /// Ends to record.
     pub(super) endings: VecDeque<Ending>,
     pub(super) settling: bool,
@@ -115,6 +118,7 @@ pub(super) async fn run(
         intake: Intake::default(),
         claims: Claims::default(),
         runs: HashMap::new(),
+        board: Arc::default(),
         endings: VecDeque::new(),
         settling: false,
         extending: false,
@@ -138,6 +142,7 @@ pub(super) async fn run(
     );
     control.inspect();
     control.listen();
+    control.pass_progress_on();
     let exit = control.serve(&mut finishes, stop).await;
     match exit {
         Exit::Stopped => control.drain(&mut finishes, stop).await,

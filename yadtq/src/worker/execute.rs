@@ -189,7 +189,8 @@ impl Control {
             waited_ms = millis(job.received.elapsed()), "task started");
         let span = info_span!("task", task_id = %id, task = %task, queue = %queue, attempt = envelope.attempt);
         let state = self.plan.state.clone();
-        let ctx = Context::new(id.clone(), task, queue, envelope.attempt, token, run.cancel.clone(), state);
+        let ctx = Context::new(id.clone(), task, queue, envelope.attempt, token, run.cancel.clone(), state)
+            .reporting(&self.board);
         let limit = envelope.timeout_ms.map(Duration::from_millis).or(definition.timeout);
         let args = envelope.args.clone();
         let finish = Finish { id: id.clone(), token, lane, suspect, ended: Ended::Dropped };

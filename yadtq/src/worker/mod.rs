@@ -22,6 +22,7 @@ mod heartbeat;
 mod intake;
 mod job;
 mod lease;
+mod progress;
 mod revoke;
 mod run;
 mod settle;

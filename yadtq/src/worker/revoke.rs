@@ -53,7 +53,7 @@ impl Control {
                 }
             }
             Notice::Missed => self.extend_all(),
-            Notice::Replies(_) | Notice::Ended(_) => {}
+            Notice::Replies(_) | Notice::Ended(_) | Notice::Progress(_) => {}
         }
     }
 

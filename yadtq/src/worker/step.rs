@@ -41,6 +41,8 @@ pub(super) enum Step {
     Released { again: Vec<Arc<Job>>, error: Option<StoreError> },
     /// The control channel told something.
     Ordered(Order),
+    /// A batch of reports was passed on, or not.
+    ProgressPassedOn,
     /// A heartbeat was sent, or not.
     Beaten(Beaten),
     /// The servers were looked at, once, at the start.
@@ -73,6 +75,7 @@ impl Control {
             Step::Published { at } => self.published(&at),
             Step::Released { again, error } => self.released(again, error),
             Step::Ordered(order) => self.ordered(order),
+            Step::ProgressPassedOn => self.pass_progress_on(),
             Step::Beaten(beaten) => self.beaten(beaten),
             Step::Inspected => {}
         }

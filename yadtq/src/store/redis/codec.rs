@@ -2,7 +2,7 @@
 
 use fred::types::Value;
 
-use crate::core::lifecycle::{Claim, HandOn, HandedOn, Status, TaskState, Verdict};
+use crate::core::lifecycle::{Claim, HandOn, HandedOn, Progress, Status, TaskState, Verdict};
 
 /// The answer to a claim in one batch of several calls.
 pub(super) enum Claimed {
@@ -82,6 +82,7 @@ pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
     }
     let mut state = TaskState { queued_at: None, ..TaskState::queued("".into(), "".into(), 0) };
     let mut has_status = false;
+    let mut progress = Progress { number: 0, value: "".into() };
     for pair in fields.chunks_exact(2) {
         let value = std::str::from_utf8(pair[1].as_bytes().unwrap_or_default()).map_err(|error| error.to_string())?;
         let number = || value.parse::<u64>().map_err(|_| format!("{} is `{value}`", text(&pair[0])));
@@ -105,12 +106,15 @@ pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
             b"result" => state.result = Some(value.into()),
             b"error" => state.error = Some(value.into()),
             b"eta" => state.eta = Some(number()?),
+            b"progress" => progress.value = value.into(),
+            b"progress-number" => progress.number = number()?,
             b"queued-at" => state.queued_at = Some(number()?),
             b"started-at" => state.started_at = Some(number()?),
             b"finished-at" => state.finished_at = Some(number()?),
             _ => {}
         }
     }
+    state.progress = (!progress.value.is_empty()).then_some(progress);
     if has_status { Ok(Some(state)) } else { Err("it has no status".to_owned()) }
 }
 

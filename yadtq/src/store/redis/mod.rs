@@ -35,7 +35,7 @@ use self::{
     keys::Keys,
     replies::RedisReplies,
 };
-use super::{Completion, Handover, Lease, Replies, Store, StoreError, StoreInfo, Submission, WorkerInfo};
+use super::{Completion, Handover, Lease, Replies, Report, Store, StoreError, StoreInfo, Submission, WorkerInfo};
 use crate::core::{
     lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
@@ -101,6 +101,10 @@ impl Store for RedisStore {
         self.run_extend(worker, lease_ms, leases).await
     }
 
+    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        self.run_progress(reports).await
+    }
+
     async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
         self.run_release(leases).await
     }
@@ -116,7 +120,13 @@ impl Store for RedisStore {
     async fn read(
         &self, ids: &[TaskId], waiter: Option<&ClientId>,
     ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
-        self.run_read(ids, waiter).await
+        self.run_read(ids, waiter, false).await
+    }
+
+    async fn watch(
+        &self, ids: &[TaskId], watcher: &ClientId,
+    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+        self.run_read(ids, Some(watcher), true).await
     }
 
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn Replies>, StoreError> {

@@ -10,8 +10,11 @@ use fred::types::{Message, config::Config};
 
 use super::connection::{Connection, Purpose};
 use crate::{
-    core::{lifecycle::Status, names::TaskId},
-    store::{Notice, Replies, Reply, mailbox::Mailbox},
+    core::{
+        lifecycle::{Progress, Status},
+        names::TaskId,
+    },
+    store::{Notice, Replies, Reply, Report, mailbox::Mailbox},
 };
 
 /// The open reply channel of one client.
@@ -78,13 +81,14 @@ impl Purpose for Subscription {
     }
 }
 
-/// A message of `complete.lua`: what it says of each task.
+/// A message of `complete.lua` or `progress.lua`: what it says of each task.
 fn read_replies(mut rest: &[u8], mailbox: &Mailbox) -> bool {
     let mut replies = Vec::new();
     while !rest.is_empty() {
         match take_reply(&mut rest) {
             Some(Told::Reply(reply)) => replies.push(reply),
             Some(Told::TooLarge(id)) => mailbox.ended(id),
+            Some(Told::Progress(report)) => mailbox.progress(report),
             None => {
                 mailbox.push(replies);
                 return false;
@@ -106,19 +110,21 @@ enum Told {
     Reply(Reply),
     /// Its result was too large to be sent.
     TooLarge(TaskId),
+    Progress(Report),
 }
 
-/// Takes what is said of one task, as `complete.lua` packs it, from the front.
+/// Takes what is said of one task, as `complete.lua` and `progress.lua` pack it, from the front.
 fn take_reply(rest: &mut &[u8]) -> Option<Told> {
-    let status = match take(rest, 1)?[0] {
+    let letter = take(rest, 1)?[0];
+    let status = match letter {
         b's' => Some(Status::Success),
         b'f' => Some(Status::Failure),
         b'r' => Some(Status::Revoked),
-        b'm' => None,
+        b'm' | b'p' => None,
         _ => return None,
     };
     let id_len = take(rest, 1)?[0];
-    let id = std::str::from_utf8(take(rest, id_len.into())?).ok()?.parse().ok()?;
+    let id: TaskId = std::str::from_utf8(take(rest, id_len.into())?).ok()?.parse().ok()?;
     let mut text = || {
         let len = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?);
         let bytes = take(rest, usize::try_from(len).ok()?)?;
@@ -127,6 +133,11 @@ fn take_reply(rest: &mut &[u8]) -> Option<Told> {
     let (result, error) = (text()?, text()?);
     Some(match status {
         Some(status) => Told::Reply(Reply { id, status, result, error }),
+        None if letter == b'p' => {
+            let (token, number) = error.as_deref()?.split_once(' ')?;
+            let progress = Progress { number: number.parse().ok()?, value: result? };
+            Told::Progress(Report { id, token: token.parse().ok()?, progress })
+        }
         None => Told::TooLarge(id),
     })
 }

@@ -17,7 +17,7 @@ use crate::{
         lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
-    store::{Completion, Handover, Lease, MAX_WAITERS, StoreError, Submission, ttl},
+    store::{Completion, Handover, Lease, MAX_WAITERS, Report, StoreError, Submission, ttl},
 };
 
 /// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
@@ -34,6 +34,7 @@ static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
 static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
 static HAND_ON: Script = Script::new(include_str!("lua/hand_on.lua"));
 static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
+static PROGRESS: Script = Script::new(include_str!("lua/progress.lua"));
 static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static READ: Script = Script::new(include_str!("lua/read.lua"));
@@ -131,6 +132,20 @@ impl RedisStore {
         Ok(leases.iter().zip(&answers).map(extended).collect())
     }
 
+    pub(super) async fn run_progress(&self, reports: &[Report]) -> Answers<bool> {
+        let id_at = self.keys.task_prefix().len() + 1;
+        let channel = self.keys.reply_prefix();
+        let shared = |args: &mut Args| {
+            args.text(&channel).number(id_at);
+        };
+        let each = |args: &mut Args, report: &Report| {
+            args.number(report.token).number(report.progress.number).text(&report.progress.value);
+        };
+        let answers = self.batch(&PROGRESS, reports, |report| &report.id, shared, each).await?;
+        let noted = |(report, answer): (&Report, &Value)| self.number(&report.id, answer).map(|code| code == 1);
+        Ok(reports.iter().zip(&answers).map(noted).collect())
+    }
+
     pub(super) async fn run_release(&self, leases: &[Lease]) -> Answers<Verdict> {
         let shared = |args: &mut Args| {
             args.number(ttl::WAITING).number(ttl::RESULT);
@@ -162,9 +177,11 @@ impl RedisStore {
         Ok(ids.iter().zip(answers.chunks_exact(2)).map(told).collect())
     }
 
-    pub(super) async fn run_read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>> {
+    pub(super) async fn run_read(
+        &self, ids: &[TaskId], waiter: Option<&ClientId>, watches: bool,
+    ) -> Answers<Option<TaskState>> {
         let shared = |args: &mut Args| {
-            args.optional(waiter.map(|client| &**client)).number(MAX_WAITERS);
+            args.optional(waiter.map(|client| &**client)).number(MAX_WAITERS).number(u8::from(watches));
         };
         let answers = self.batch(&READ, ids, |id| id, shared, |_, _| ()).await?;
         let state = |(id, hash): (&TaskId, Value)| codec::state(hash).map_err(|detail| self.wrong_type(id, detail));

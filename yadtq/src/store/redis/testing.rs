@@ -103,6 +103,10 @@ fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
     fields.extend(state.result.as_ref().map(|result| ("result", result.to_string())));
     fields.extend(state.error.as_ref().map(|error| ("error", error.to_string())));
     fields.extend(state.eta.map(|eta| ("eta", eta.to_string())));
+    if let Some(progress) = &state.progress {
+        fields.push(("progress", progress.value.to_string()));
+        fields.push(("progress-number", progress.number.to_string()));
+    }
     let times = [("queued-at", state.queued_at), ("started-at", state.started_at), ("finished-at", state.finished_at)];
     fields.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
     fields

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{Ask, Claim, Claimer, Held, Outcome, Status, TaskState, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Held, Outcome, Progress, Status, TaskState, Verdict},
         names::TaskId,
     },
     store::{Completion, Lease, Notice, Replies, Reply, Store, StoreError, Submission, conformance::Subject, ttl},
@@ -69,13 +69,14 @@ async fn a_finished_small_task_takes_at_most_400_bytes() {
 async fn a_finished_task_keeps_nothing_transient() {
     let store = redis_for_test().await;
     let run = TaskState { status: Status::Running, token: 7, ..TaskState::queued("add".into(), "q".into(), 5_000) };
-    let run = TaskState { worker: Some("w1".into()), nonce: 1, lease_until: 1, ..run };
+    let progress = Some(Progress { number: 1, value: "50".into() });
+    let run = TaskState { worker: Some("w1".into()), nonce: 1, lease_until: 1, progress, ..run };
     let ask = Arc::new(Ask { seq: 1, attempt: 1, nonce: 2, task: "add".into(), queue: "q".into() });
     for end in ["complete", "claim: too often", "claim: revoked", "release: revoked"] {
         let id = TaskId::new();
         let deliveries = if end == "claim: too often" { 5 } else { 0 };
         store.plant(&id, Some(TaskState { deliveries, revoke: end.ends_with("revoked"), ..run.clone() })).await;
-        store.read(std::slice::from_ref(&id), Some(&"client".into())).await.unwrap();
+        store.watch(std::slice::from_ref(&id), &"client".into()).await.unwrap();
         let lease = Lease { id: id.clone(), ask: Arc::clone(&ask), held: Held { token: 7, recent: true } };
         match end.split(':').next() {
             Some("complete") => drop(store.complete(&[success(lease, "3")]).await.unwrap()),
@@ -83,7 +84,8 @@ async fn a_finished_task_keeps_nothing_transient() {
             _ => drop(store.claim(&claimer(), &[(id.clone(), Arc::clone(&ask))]).await.unwrap()),
         }
         let fields: Vec<String> = store.connection.client().hkeys(store.keys.task(&id)).await.unwrap();
-        let transient = ["worker", "nonce", "lease-until", "revoke", "waiters"];
+        let transient =
+            ["worker", "nonce", "lease-until", "revoke", "waiters", "watchers", "progress", "progress-number"];
         assert!(fields.contains(&"finished-at".to_owned()), "{end}: {fields:?}");
         assert!(!fields.iter().any(|field| transient.contains(&&**field)), "{end}: {fields:?}");
     }

@@ -32,14 +32,16 @@ local function grant(key, arg, token, status)
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
   -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
   if status ~= 'queued' then
-    if status then call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'eta', 'finished-at') end
+    if status then
+      call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'eta', 'finished-at', 'progress', 'progress-number')
+    end
     call('PEXPIRE', key, waiting_ttl)
   end
   return number
 end
 
 local function finish(key)
-  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters')
+  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
   call('PEXPIRE', key, ended_ttl)
 end
 

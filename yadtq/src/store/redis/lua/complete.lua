@@ -56,7 +56,7 @@ local function complete(key, arg)
   if err ~= '' then call('HSET', key, 'error', err) end
   if hand_on ~= '' then call('HSET', key, 'hand-on', hand_on) end
   -- A run has no result, error or hand-on of an earlier one: `claim.lua` takes them away.
-  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters')
+  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
   call('PEXPIRE', key, ARGV[arg + 6])
 
   local client, waiters = ARGV[arg + 7], h[3]

@@ -18,11 +18,11 @@ local function release(key, token)
     local fresh = math.max((tonumber(token) or 0) + 1, now)
     call('HSET', key, 'status', 'revoked', 'token', format('%.0f', fresh),
       'finished-at', format('%.0f', math.floor(now / 1000)))
-    call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters')
+    call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
     call('PEXPIRE', key, ARGV[2])
   else
     call('HSET', key, 'status', 'queued')
-    call('HDEL', key, 'worker', 'nonce', 'lease-until')
+    call('HDEL', key, 'worker', 'nonce', 'lease-until', 'progress', 'progress-number')
     call('PEXPIRE', key, ARGV[1])
   end
   return 1

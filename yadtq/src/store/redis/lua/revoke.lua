@@ -31,7 +31,8 @@ local function revoke(key)
   if not status then call('HSET', key, 'seq', '1', 'attempt', '1') end
   call('HSET', key, 'status', 'revoked', 'token', format('%.0f', token), 'error', err,
     'finished-at', format('%.0f', now_ms))
-  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'hand-on', 'result')
+  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'hand-on', 'result',
+    'progress', 'progress-number')
   local wait = math.max((tonumber(h[6]) or 0) - now_ms, 0)
   call('PEXPIRE', key, format('%.0f', wait + ttl))
   for waiter in string.gmatch(h[4] or '', '%S+') do

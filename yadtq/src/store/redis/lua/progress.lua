@@ -1,0 +1,44 @@
+-- Notes how far runs are: `progress` of core/lifecycle.rs for each key; tells the clients that watch.
+--
+-- KEYS     task hashes
+-- ARGV     prefix of reply channels, where the id starts in a key; then per key: token, number, value
+-- returns  per key 1 noted, 0 stale, or what Redis said if the key is not a hash
+--
+-- A reply channel gets one message for the whole call, as in complete.lua: per task the letter p, then id, value,
+-- and the token and the number with a space between, each with its length in front.
+local call, try = redis.call, redis.pcall
+local channel_prefix, id_at = ARGV[1], tonumber(ARGV[2])
+local boxes, channels = {}, {}
+
+local function tell(client, report)
+  local box = boxes[client]
+  if not box then
+    box = {}
+    boxes[client] = box
+    channels[#channels + 1] = client
+  end
+  box[#box + 1] = report
+end
+
+local function progress(key, token, number, value)
+  local h = try('HMGET', key, 'status', 'token', 'progress-number', 'watchers')
+  if h.err then return h.err end
+  if h[1] ~= 'running' or (h[2] or '0') ~= token then return 0 end
+  if h[3] and tonumber(h[3]) >= tonumber(number) then return 1 end
+  call('HSET', key, 'progress', value, 'progress-number', number)
+  if h[4] then
+    local id, order = string.sub(key, id_at, -2), token .. ' ' .. number
+    local report = struct.pack('<c1Bc0I4c0I4c0', 'p', #id, id, #value, value, #order, order)
+    for watcher in string.gmatch(h[4], '%S+') do tell(watcher, report) end
+  end
+  return 1
+end
+
+local out = {}
+for i = 1, #KEYS do
+  out[i] = progress(KEYS[i], ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2])
+end
+for i = 1, #channels do
+  call('PUBLISH', channel_prefix .. channels[i], table.concat(boxes[channels[i]]))
+end
+return out
