@@ -79,6 +79,14 @@ fn revoke() {
 }
 
 #[test]
+fn progress() {
+    let said = said(example("progress"));
+    let told = said.lines().filter(|line| line.ends_with(" of 50 rows")).count();
+    assert!((2..=50).contains(&told), "{said}");
+    assert!(said.contains("rows.csv is imported"), "{said}");
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

@@ -119,3 +119,32 @@ pub async fn obey(ctx: Context) -> Result<(), String> {
     ctx.cancelled().await;
     Err("told to end".to_owned())
 }
+
+/// Counts, a step every `ms`, and tells how far it is.
+#[yadtq::task]
+pub async fn count(ctx: Context, to: u64, ms: u64) -> u64 {
+    for step in 1..=to {
+        ctx.progress(step);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+    to
+}
+
+/// Tells more than anybody can hear, then waits until it is told to end.
+#[yadtq::task]
+pub fn flood(ctx: Context, reports: u64) -> Result<(), String> {
+    (1..=reports).for_each(|report| ctx.progress(report));
+    while !ctx.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err("told to end".to_owned())
+}
+
+/// Tells more at once than is taken.
+#[yadtq::task]
+pub async fn overdo(ctx: Context) -> u8 {
+    for _ in 0..100 {
+        ctx.progress("x".repeat(Context::MAX_PROGRESS_BYTES));
+    }
+    1
+}

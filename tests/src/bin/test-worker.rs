@@ -30,6 +30,9 @@ async fn work() -> Result<(), Error> {
         .register(tasks::stateless)
         .register(tasks::brief)
         .register(tasks::obey)
+        .register(tasks::count)
+        .register(tasks::flood)
+        .register(tasks::overdo)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

@@ -24,7 +24,8 @@ const MAX_RESULT: usize = 1_000;
 #[command(after_help = "\
 Examples:
   yadtq status d5750c0e-ed82
-  yadtq status d5750c0e-ed82 --json | jq -r .status")]
+  yadtq status d5750c0e-ed82 --json | jq -r .status
+  yadtq status d5750c0e-ed82 --json | jq .progress")]
 pub(crate) struct Status {
     /// The task's id
     id: TaskId,
@@ -34,6 +35,7 @@ impl Answer for TaskInfo {
     fn human(&self) -> String {
         let cell = |value: &str| Some(Cell::new(text::line(value)));
         let rest = format!("yadtq result {} prints all", self.id);
+        let all = "--json prints all";
         let rows = [
             ("task", cell(&self.task)),
             ("id", cell(&self.id)),
@@ -42,6 +44,10 @@ impl Answer for TaskInfo {
             ("attempt", (self.attempt > 1).then(|| Cell::new(self.attempt))),
             ("crashes", (self.deliveries > 0).then(|| Cell::new(self.deliveries).fg(Color::DarkYellow))),
             ("worker", self.worker.as_deref().and_then(cell)),
+            (
+                "progress",
+                self.progress.as_ref().map(|json| Cell::new(text::line(&text::cut(json.get(), MAX_RESULT, all)))),
+            ),
             ("queued", self.queued_at.map(|at| Cell::new(ago(at)))),
             ("started", self.started_at.map(|at| Cell::new(ago(at)))),
             ("ended", self.finished_at.map(|at| Cell::new(ago(at)))),

@@ -75,6 +75,18 @@ async fn a_task_whose_result_was_not_kept() {
 }
 
 #[tokio::test]
+async fn a_task_that_tells_how_far_it_is() {
+    let place = Place::new();
+    let fields = [("status", "running"), ("task", "import"), ("progress", r#"{"rows":[1,"\u001b"]}"#)];
+    place.forge("far", &fields).await;
+    let status = place.yadtq(["status", "far"]).await.exits(0).quietly();
+    let line = r#"progress {"rows":[1,"\u001b"]}"#;
+    assert!(status.stdout.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == line), "{status:#?}");
+    let status = place.yadtq(["status", "far", "--json"]).await.exits(0).quietly().json();
+    assert_eq!(status["progress"], json!({"rows": [1, "\u{1b}"]}));
+}
+
+#[tokio::test]
 async fn a_task_that_has_not_ended() {
     let place = Place::new();
     place.yadtq(["submit", "hold", "--id", "long"]).await.exits(0);

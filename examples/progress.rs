@@ -1,0 +1,42 @@
+//! A task that tells how far it is, and who listens.
+//!
+//!     cargo run --example progress
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use yadtq::{Client, Context, Error, Worker};
+
+/// Any value that serializes is a progress.
+#[derive(Debug, Serialize, Deserialize)]
+struct Imported {
+    rows: usize,
+    of: usize,
+}
+
+#[yadtq::task]
+async fn import(ctx: Context, file: String, rows: usize) -> String {
+    for row in 1..=rows {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Cheap: tell as often as you like. Listeners get the latest value, ten times a second at most.
+        ctx.progress(Imported { rows: row, of: rows });
+    }
+    format!("{file} is imported")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let client = Client::embedded();
+    client.install()?;
+    let worker = Worker::builder().register(import).start().await?;
+
+    let handle = import.delay("rows.csv".to_owned(), 50).await?;
+    // Any process that knows the id can listen: client.handle::<String>(id).progress::<Imported>()
+    let mut progress = handle.progress::<Imported>();
+    while let Some(imported) = progress.next().await {
+        let Imported { rows, of } = imported?;
+        println!("{rows} of {of} rows");
+    }
+    println!("{}", handle.await?);
+    worker.stop().await
+}
