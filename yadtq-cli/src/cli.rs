@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Revoke(command::revoke::Revoke),
     Workers(command::workers::Workers),
     Queues(command::queues::Queues),
+    Dlq(command::dlq::Dlq),
     Ping(command::ping::Ping),
     Completions(command::completions::Completions),
 }
@@ -74,6 +75,7 @@ impl Command {
             Self::Revoke(command) => command.run(global).await,
             Self::Workers(command) => command.run(global).await,
             Self::Queues(command) => command.run(global).await,
+            Self::Dlq(command) => command.run(global).await,
             Self::Ping(command) => command.run(global).await,
             Self::Completions(command) => command.run(),
         }

@@ -27,7 +27,7 @@ Exit codes:
   0  done
   1  the task failed or was revoked; `revoke`: it had ended before
   2  wrong usage or input
-  3  the task is not known, or its result has expired
+  3  the task or dead letter is not known, or its result has expired
   4  the task has not ended yet, or not within the timeout
   5  Kafka or Redis cannot be reached, or refused
   6  anything else, such as output that cannot be written";

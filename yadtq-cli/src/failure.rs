@@ -26,6 +26,9 @@ pub(crate) enum Failure {
     /// Waited in vain.
     #[error("task {id} had not ended after {}, it is {status}; it goes on, and `yadtq result {id} --wait` waits again", time::exact(*after))]
     StillNotEnded { id: TaskId, status: Status, after: Duration },
+    /// No dead letter goes by that name.
+    #[error("no dead letter of task or place {0}; `yadtq dlq list` lists those that are there")]
+    NoLetter(String),
     /// `ping` has printed the findings already.
     #[error("{0} cannot be used; the remedy is above")]
     Unusable(&'static str),
@@ -58,6 +61,7 @@ impl Failure {
             Self::Yadtq(error) => exit_of(error),
             Self::Input(_) => Exit::Usage,
             Self::NotEnded { .. } | Self::StillNotEnded { .. } => Exit::NotEnded,
+            Self::NoLetter(_) => Exit::NotFound,
             Self::Unusable(_) => Exit::Server,
             Self::Output(_) | Self::Runtime(_) => Exit::Other,
         }

@@ -1,10 +1,15 @@
-//! What an operator asks: tasks, workers, queues, servers.
+//! What an operator asks: tasks, workers, queues, servers, dead letters.
+
+pub(crate) mod dead_letters;
+pub(crate) mod letter;
+mod walk;
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use self::dead_letters::DeadLetters;
 use crate::{
     broker::{Broker, QueueDepth},
     config::Config,
@@ -124,6 +129,11 @@ impl Admin {
     /// Kafka does not answer.
     pub async fn queues(&self) -> Result<Vec<QueueDepth>, Error> {
         Ok(self.broker.queues().await?)
+    }
+
+    /// The dead letters: tasks that failed for good, and records that could not be run.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(Arc::clone(&self.broker), self.config.clone())
     }
 
     /// Asks both servers who they are, and looks for settings that endanger tasks or results.

@@ -23,7 +23,7 @@
 //!
 //! - [`task`]: makes a task of a function.
 //! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
-//! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery), [wire format](guide::wire_format),
+//! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery), [dead letters](guide::dead_letters), [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
 mod admin;
@@ -46,7 +46,11 @@ mod worker;
 pub use yadtq_macros::task;
 
 pub use crate::{
-    admin::{Admin, PingReport, ServerReport, TaskInfo},
+    admin::{
+        Admin, PingReport, ServerReport, TaskInfo,
+        dead_letters::{DeadLetterPage, DeadLetterWalk, DeadLetters},
+        letter::{BadPlace, DeadLetter, Place},
+    },
     broker::{BrokerError, QueueDepth},
     call::Call,
     client::{Client, ProgressStream, Revocation},

@@ -1,6 +1,7 @@
 //! One file a command: its options, its examples, what it answers.
 
 pub(crate) mod completions;
+pub(crate) mod dlq;
 pub(crate) mod ping;
 pub(crate) mod queues;
 pub(crate) mod result;

@@ -11,8 +11,11 @@ use std::{
 use bytes::Bytes;
 use tokio::{task::yield_now, time::timeout};
 
-use super::{Broker, BrokerError, Event, Incoming, Outgoing, QueueDepth, Subscription, memory::MemoryBroker};
-use crate::core::names::{Namespace, Queue};
+use super::{Broker, BrokerError, Event, Extent, Incoming, Outgoing, QueueDepth, Subscription, memory::MemoryBroker};
+use crate::{
+    clock::SystemClock,
+    core::names::{Namespace, Queue},
+};
 
 /// A broker with nothing in it.
 pub(super) struct Rig {
@@ -40,6 +43,8 @@ macro_rules! conformance_tests {
                 a_cancelled_next_loses_nothing,
                 queues_tell_what_waits,
                 a_reader_sees_all_and_leaves_no_trace,
+                records_know_when_they_were_written,
+                a_truncated_topic_begins_later,
                 a_compacted_topic_tells_its_ends_and_forgets_nothing_that_counts,
             );
         }
@@ -320,6 +325,44 @@ async fn a_reader_sees_all_and_leaves_no_trace(rig: Rig) {
     let (seen, _) = read_to_ends(&mut *reader, 1).await;
     assert_eq!(seen.iter().map(|record| record.offset).collect::<Vec<_>>(), [middle, middle + 1, middle + 2]);
     assert_eq!(rig.depth().await.lag, 2_501, "nothing was committed");
+}
+
+async fn records_know_when_they_were_written(rig: Rig) {
+    let now_ms = || SystemClock::shared().now_us() / 1_000;
+    let before = now_ms();
+    rig.publish_numbers(0..1).await;
+    let after = now_ms();
+    let mut reader = rig.reader();
+    reader.until(|reader| reader.records.len() == 1).await;
+    let at = reader.records[0].timestamp_ms.expect("a time");
+    assert!((before..=after).contains(&at), "{before} {at} {after}");
+}
+
+async fn a_truncated_topic_begins_later(rig: Rig) {
+    rig.publish_numbers(0..10).await;
+    let topic = rig.topic();
+    let extents = rig.broker.extents(&topic).await.expect("extents");
+    let full = extents.iter().find(|extent| extent.end == 10).expect("one key, one partition").partition;
+    let read = async || {
+        let mut reader = rig.broker.read(&topic, &[(full, 0)]).expect("a reader");
+        read_to_ends(&mut *reader, 1).await.0.len()
+    };
+    // Sent twice, and once more with an older offset.
+    for below in [4, 4, 2] {
+        rig.broker.truncate(&topic, &[(full, below)]).await.expect("truncated");
+        let extents = rig.broker.extents(&topic).await.expect("extents");
+        let extent = extents.iter().find(|extent| extent.partition == full).copied();
+        assert_eq!(extent, Some(Extent { partition: full, start: 4, end: 10 }));
+        assert_eq!(read().await, 6);
+    }
+    let all: Vec<_> = extents.iter().map(|extent| (extent.partition, extent.end)).collect();
+    rig.broker.truncate(&topic, &all).await.expect("truncated");
+    assert_eq!(read().await, 0);
+    rig.publish_numbers(10..11).await;
+    assert_eq!(read().await, 1);
+    let missing = rig.namespace.dead_topic().into();
+    rig.broker.truncate(&missing, &[(0, 1)]).await.expect("nothing to do");
+    assert_eq!(rig.broker.extents(&missing).await.expect("extents"), []);
 }
 
 async fn a_compacted_topic_tells_its_ends_and_forgets_nothing_that_counts(rig: Rig) {

@@ -17,7 +17,10 @@ use tokio::sync::{Notify, watch};
 
 use self::topic::{MemberId, Topic};
 use super::{Broker, BrokerError, BrokerInfo, Event, Extent, Outgoing, QueueDepth, Reader, Subscription, queue_of};
-use crate::core::names::Namespace;
+use crate::{
+    clock::{Clock, SystemClock},
+    core::names::Namespace,
+};
 
 /// The largest record that a queue takes, Kafka's default.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
@@ -34,9 +37,10 @@ pub struct MemoryBroker {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     namespace: Namespace,
+    clock: Arc<dyn Clock>,
     topics: Mutex<HashMap<Arc<str>, Topic>>,
 }
 
@@ -44,7 +48,7 @@ impl MemoryBroker {
     /// An empty broker for a namespace.
     #[must_use]
     pub fn new(namespace: Namespace) -> Self {
-        Self { shared: Arc::new(Shared { namespace, topics: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { namespace, clock: SystemClock::shared(), topics: Mutex::default() }) }
     }
 }
 
@@ -53,13 +57,14 @@ impl Broker for MemoryBroker {
     async fn publish(&self, records: Vec<Outgoing>) -> Vec<Result<(), BrokerError>> {
         let dead = self.shared.namespace.dead_topic();
         let mut topics = self.shared.topics();
+        let now_ms = self.shared.clock.now_us() / 1_000;
         let append = |record: Outgoing| {
             let limit = MAX_MESSAGE_BYTES + if *record.topic == dead { DEAD_LETTER_EXTRA } else { 0 };
             let len = record.size();
             if len + RECORD_OVERHEAD > limit {
                 return Err(BrokerError::TooLarge { topic: record.topic, len });
             }
-            self.shared.topic(&mut topics, &record.topic).append(record);
+            self.shared.topic(&mut topics, &record.topic).append(record, now_ms);
             Ok(())
         };
         records.into_iter().map(append).collect()
@@ -80,6 +85,13 @@ impl Broker for MemoryBroker {
 
     async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
         Ok(self.shared.topics().get(topic).map(Topic::extents).unwrap_or_default())
+    }
+
+    async fn truncate(&self, topic: &Arc<str>, below: &[(i32, i64)]) -> Result<(), BrokerError> {
+        if let Some(topic) = self.shared.topics().get_mut(topic) {
+            below.iter().for_each(|&(partition, offset)| topic.truncate(partition, offset));
+        }
+        Ok(())
     }
 
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {

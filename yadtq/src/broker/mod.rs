@@ -52,6 +52,8 @@ pub struct Incoming {
     pub partition: i32,
     /// The position in it.
     pub offset: i64,
+    /// When it was written, in ms since the Unix epoch, if the broker knows.
+    pub timestamp_ms: Option<u64>,
     /// The key, if there is one.
     pub key: Option<Bytes>,
     /// The value; empty if there is none.
@@ -167,6 +169,10 @@ pub trait Broker: Debug + Send + Sync {
 
     /// What the partitions of a topic hold; none if there is no such topic.
     async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError>;
+
+    /// Deletes what the partitions of a topic hold below these offsets. What is deleted already, or not written yet,
+    /// is left as it is.
+    async fn truncate(&self, topic: &Arc<str>, below: &[(i32, i64)]) -> Result<(), BrokerError>;
 
     /// Depth and lag of every queue of this namespace.
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError>;

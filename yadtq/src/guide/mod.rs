@@ -6,6 +6,9 @@ pub mod concepts {}
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
 
+#[doc = include_str!("dead_letters.md")]
+pub mod dead_letters {}
+
 #[doc = include_str!("wire_format.md")]
 pub mod wire_format {}
 

@@ -56,6 +56,8 @@ pub mod header {
     pub const PARTITION: &str = "yadtq-source-partition";
     /// The offset it had there.
     pub const OFFSET: &str = "yadtq-source-offset";
+    /// All that say something of the dead letter itself.
+    pub const ALL: [&str; 8] = [REASON, ERROR, ATTEMPTS, DELIVERIES, TOPIC, PARTITION, OFFSET, CUT];
     /// Present if the value had to be cut: its original length in bytes.
     pub const CUT: &str = "yadtq-cut-from-bytes";
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::{ConfigResource, OwnedResourceSpecifier},
+    admin::{AdminOptions, ConfigResource, OwnedResourceSpecifier},
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaResult, RDKafkaErrorCode as Code},
     metadata::{Metadata, MetadataPartition},
@@ -68,6 +68,29 @@ impl Cluster {
             Ok(Extent { partition, start, end })
         };
         topic.partitions().iter().map(extent).collect::<KafkaResult<_>>().map_err(|error| code(&error))
+    }
+
+    pub(super) async fn truncate(&self, topic: &str, below: &[(i32, i64)]) -> Result<(), BrokerError> {
+        let mut list = TopicPartitionList::with_capacity(below.len());
+        for &(partition, offset) in below.iter().filter(|(_, offset)| *offset > 0) {
+            // Fails for negative offsets only.
+            let _ = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let failed = match self.admin.delete_records(&list, &options).await {
+            Ok(results) => results.elements().iter().find_map(|partition| partition.error().err()).map(|e| code(&e)),
+            Err(error) => Some(code(&error)),
+        };
+        match failed {
+            // Out of range: the topic is another one than it was when these offsets were read.
+            None | Some(Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::NoEnt) => {
+                Ok(())
+            }
+            Some(code) => Err(self.connection.error(code, &format!("deleting records of topic {topic}"), PATIENCE)),
+        }
     }
 
     fn depth(&self, queue: &str, topic: &str, partitions: &[i32]) -> KafkaResult<QueueDepth> {

@@ -227,6 +227,7 @@ fn incoming(message: &BorrowedMessage<'_>) -> Incoming {
     Incoming {
         partition: message.partition(),
         offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
         headers: headers(message),

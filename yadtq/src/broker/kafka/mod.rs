@@ -122,6 +122,10 @@ impl Broker for KafkaBroker {
         self.cluster.extents(topic).await
     }
 
+    async fn truncate(&self, topic: &Arc<str>, below: &[(i32, i64)]) -> Result<(), BrokerError> {
+        self.cluster.truncate(topic, below).await
+    }
+
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {
         self.cluster.queues().await
     }

@@ -64,7 +64,7 @@ impl Topic {
         Self { partitions, members: BTreeMap::new(), next_member: 0, cursor: 0, is_compacted, grown }
     }
 
-    pub(super) fn append(&mut self, record: Outgoing) {
+    pub(super) fn append(&mut self, record: Outgoing, now_ms: u64) {
         let mut hasher = DefaultHasher::new();
         record.key.hash(&mut hasher);
         let hashed = || usize::try_from(hasher.finish() % PARTITIONS as u64).unwrap_or(0);
@@ -76,6 +76,7 @@ impl Topic {
         let incoming = Incoming {
             partition: number(index % PARTITIONS),
             offset: partition.end,
+            timestamp_ms: Some(now_ms),
             key: Some(record.key),
             value: record.value,
             headers: record.headers,
@@ -152,10 +153,14 @@ impl Topic {
 
     pub(super) fn commit(&mut self, member: MemberId, partition: i32, next: i64) {
         if let Some((partition, _)) = self.owned(member, partition) {
-            while partition.log.first_key_value().is_some_and(|(&offset, _)| offset < next) {
-                partition.log.pop_first();
-            }
-            partition.start = partition.start.max(next.min(partition.end));
+            partition.truncate(next);
+        }
+    }
+
+    pub(super) fn truncate(&mut self, partition: i32, below: i64) {
+        let index = usize::try_from(partition).ok();
+        if let Some(partition) = index.and_then(|index| self.partitions.get_mut(index)) {
+            partition.truncate(below);
         }
     }
 
@@ -272,6 +277,13 @@ impl Topic {
 }
 
 impl Partition {
+    fn truncate(&mut self, below: i64) {
+        while self.log.first_key_value().is_some_and(|(&offset, _)| offset < below) {
+            self.log.pop_first();
+        }
+        self.start = self.start.max(below.min(self.end));
+    }
+
     /// Makes room for a record of this key: what it had goes, and deletions that the owner has read.
     fn compact(&mut self, key: &Bytes) {
         if let Some(earlier) = self.latest.insert(key.clone(), self.end) {

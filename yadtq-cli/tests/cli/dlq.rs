@@ -1,0 +1,79 @@
+//! `yadtq dlq`.
+
+use serde_json::{Value, json};
+
+use crate::support::Place;
+
+/// Makes a dead letter: a text where a number belongs.
+async fn bury(place: &Place, id: &str) {
+    place.yadtq(["submit", "add", "one", "2", "--id", id, "--wait"]).await.exits(1);
+    // The outcome is told before the letter is acknowledged.
+    while place.yadtq(["dlq", "show", id]).await.code == 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["letters"].as_array().expect("a list").iter().map(|letter| letter["id"].as_str().expect("an id")).collect()
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_shown() {
+    let place = Place::new();
+    place.yadtq(["dlq", "list"]).await.exits(0).prints("").says("note: there is no such dead letter");
+    place.yadtq(["dlq", "list", "--json"]).await.exits(0).quietly().prints("{\"letters\":[]}\n");
+    let unknown = "error: no dead letter of task or place x; `yadtq dlq list` lists those that are there";
+    place.yadtq(["dlq", "show", "x"]).await.exits(3).says(unknown).prints("");
+
+    let worker = place.worker().await;
+    for id in ["d1", "d2", "d3"] {
+        bury(&place, id).await;
+    }
+    worker.stop().await.unwrap();
+    let human = place.yadtq(["dlq", "list"]).await.exits(0).quietly().stdout;
+    let lines: Vec<_> = human.lines().collect();
+    let titles: Vec<_> = lines[0].split_whitespace().collect();
+    assert_eq!(titles, ["PLACE", "DIED", "REASON", "QUEUE", "TASK", "ID", "ATTEMPTS", "ERROR"]);
+    assert!(lines[1].contains("  arguments  default  add   d1         1  "), "{human}");
+
+    let first = place.yadtq(["dlq", "list", "--limit", "2", "--json"]).await.exits(0).quietly().json();
+    assert_eq!(ids(&first), ["d1", "d2"], "oldest first");
+    let cursor = first["next"].as_str().unwrap();
+    let said = format!("note: there are more: --cursor {cursor}");
+    place.yadtq(["dlq", "list", "--limit", "2"]).await.exits(0).says(&said);
+    let last = place.yadtq(["dlq", "list", "--limit", "2", "--cursor", cursor, "--json"]).await.exits(0).json();
+    assert_eq!((ids(&last), last.get("next")), (vec!["d3"], None));
+    for (args, count) in [
+        (["--task", "add", "--queue", "default"], 3),
+        (["--reason", "arguments", "--newer-than", "1h"], 3),
+        (["--task", "add", "--older-than", "1h"], 0),
+        (["--queue", "mail", "--task", "add"], 0),
+    ] {
+        let mut command = place.command();
+        let page = crate::support::run(command.args(["dlq", "list", "--json"]).args(args), "").await.exits(0).json();
+        assert_eq!(ids(&page).len(), count, "{args:?}");
+    }
+
+    let letter = &first["letters"][0];
+    let shown = place.yadtq(["dlq", "show", "d1", "--json"]).await.exits(0).quietly().json();
+    assert_eq!(&shown, letter);
+    let record: Value = serde_json::from_str(letter["value"].as_str().unwrap()).unwrap();
+    assert_eq!((&record["task-id"], &record["args"]), (&json!("d1"), &json!(["one", 2])));
+    let human = place.yadtq(["dlq", "show", letter["place"].as_str().unwrap()]).await.exits(0).quietly().stdout;
+    for line in ["id        d1", "reason    arguments", "attempts  1", "queue     default"] {
+        assert!(human.lines().any(|l| l == line), "no `{line}`: {human}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_a_question_is_named() {
+    let place = Place::new();
+    for (args, said) in [
+        (["dlq", "list", "--cursor", "x"], "error: cursor: `x` is none; take it from an earlier page"),
+        (["dlq", "list", "--limit", "0"], "error: limit: a page has 1 to 10000 letters"),
+        (["dlq", "list", "--limit", "10001"], "error: limit: a page has 1 to 10000 letters"),
+    ] {
+        place.yadtq(args).await.exits(2).says(said);
+    }
+    place.yadtq(["dlq", "list", "--older-than", "1 parsec"]).await.exits(2).mentions("unknown time unit");
+}

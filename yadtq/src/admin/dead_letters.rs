@@ -1,0 +1,269 @@
+//! Which dead letters are meant, and a page of them.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use super::{
+    letter::{DeadLetter, Place},
+    walk::{Positions, Walk},
+};
+use crate::{broker::Broker, config::Config, error::Error};
+
+/// The largest page; more are a walk.
+const MAX_LIMIT: usize = 10_000;
+/// A page ends with the letter that fills it.
+const MAX_PAGE_BYTES: usize = 32 * 1_024 * 1_024;
+
+/// The dead letters of a namespace, or those that a filter lets through; see [`Admin::dead_letters`](super::Admin::dead_letters).
+///
+/// What is said twice narrows it down once more, except for [`id`](Self::id), which widens it.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing before one of its async methods is called"]
+pub struct DeadLetters {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) config: Config,
+    filter: Filter,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+/// Part of the dead letters, with where to go on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeadLetterPage {
+    /// The letters, oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// The [cursor](DeadLetters::cursor) of the next page; `None`: this is the last one.
+    pub next: Option<String>,
+}
+
+/// Every dead letter that fits, one after the other; see [`DeadLetters::walk`].
+pub struct DeadLetterWalk {
+    pub(super) walk: Walk,
+    filter: Filter,
+    config: Config,
+    now_ms: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Filter {
+    /// Ids of tasks, and places.
+    ids: HashSet<String>,
+    task: Option<String>,
+    queue: Option<String>,
+    reason: Option<String>,
+    older_than: Option<Duration>,
+    newer_than: Option<Duration>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(broker: Arc<dyn Broker>, config: Config) -> Self {
+        Self { broker, config, filter: Filter::default(), limit: 100, cursor: None }
+    }
+
+    /// Only those of this task, or the one at this [`Place`], such as `3/1042`. Called again: these too.
+    pub fn id(mut self, id: impl ToString) -> Self {
+        self.filter.ids.insert(id.to_string());
+        self
+    }
+
+    /// Only those of tasks of this name.
+    pub fn task(mut self, name: impl Into<String>) -> Self {
+        self.filter.task = Some(name.into());
+        self
+    }
+
+    /// Only those that came from this queue.
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.filter.queue = Some(name.into());
+        self
+    }
+
+    /// Only those that are here for this [reason](DeadLetter::reason).
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.filter.reason = Some(reason.into());
+        self
+    }
+
+    /// Only those that became dead letters longer ago than this.
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.filter.older_than = Some(age);
+        self
+    }
+
+    /// Only those that became dead letters within this time.
+    pub fn newer_than(mut self, age: Duration) -> Self {
+        self.filter.newer_than = Some(age);
+        self
+    }
+
+    /// How many letters a [page](Self::page) has at most, from 1 to 10,000; fewer if they are large. Default: 100.
+    pub fn limit(mut self, letters: usize) -> Self {
+        self.limit = letters;
+        self
+    }
+
+    /// Goes on where an earlier page, or walk, of the same filter ended.
+    pub fn cursor(mut self, cursor: impl Into<String>) -> Self {
+        self.cursor = Some(cursor.into());
+        self
+    }
+
+    /// A page of them. All pages together have each letter once; letters that come meanwhile are on a later page, or
+    /// left for the next time.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let client = yadtq::Client::embedded();
+    /// let page = client.admin().dead_letters().task("add").limit(50).page().await?;
+    /// for letter in &page.letters {
+    ///     println!("{} {}: {}", letter.place, letter.reason, letter.error);
+    /// }
+    /// assert_eq!(page.next, None);
+    /// # Ok::<(), yadtq::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// Kafka does not answer; the limit or the cursor is wrong.
+    pub async fn page(self) -> Result<DeadLetterPage, Error> {
+        if !(1..=MAX_LIMIT).contains(&self.limit) {
+            return Err(Error::config("limit", format!("a page has 1 to {MAX_LIMIT} letters")));
+        }
+        let limit = self.limit;
+        let mut walk = self.walk().await?;
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while letters.len() < limit && bytes < MAX_PAGE_BYTES {
+            let Some(letter) = walk.next().await? else { break };
+            bytes += letter.size();
+            letters.push(letter);
+        }
+        Ok(DeadLetterPage { letters, next: walk.cursor() })
+    }
+
+    /// Walks over all that are there now, oldest first, in bounded memory, however many they are.
+    ///
+    /// ```no_run
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// let mut walk = client.admin().dead_letters().queue("mail").walk().await?;
+    /// while let Some(letter) = walk.next().await? {
+    ///     println!("{:?}: {}", letter.id, letter.error);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Kafka does not answer; the cursor is wrong.
+    pub async fn walk(self) -> Result<DeadLetterWalk, Error> {
+        let from = self.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
+        let topic = self.config.namespace.dead_topic().into();
+        let walk = Walk::start(&*self.broker, &topic, &from).await?;
+        let now_ms = self.config.clock.now_us() / 1_000;
+        Ok(DeadLetterWalk { walk, filter: self.filter, config: self.config, now_ms })
+    }
+}
+
+impl DeadLetterWalk {
+    /// The next letter; `None`: there was no other when the walk began.
+    ///
+    /// # Errors
+    /// Kafka does not answer. Calling it again goes on.
+    pub async fn next(&mut self) -> Result<Option<DeadLetter>, Error> {
+        while let Some(record) = self.walk.next().await? {
+            let letter = DeadLetter::read(record, &self.config.namespace);
+            if self.filter.fits(&letter, self.now_ms) {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A [cursor](DeadLetters::cursor) to go on with another time; `None`: the walk has ended.
+    #[must_use]
+    pub fn cursor(&self) -> Option<String> {
+        let places = |positions: Positions| {
+            let place = |(&partition, &offset): (&i32, &i64)| Place { partition, offset }.to_string();
+            positions.iter().map(place).collect::<Vec<_>>().join(",")
+        };
+        self.walk.positions().map(places)
+    }
+}
+
+impl std::fmt::Debug for DeadLetterWalk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetterWalk").field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+impl Filter {
+    fn fits(&self, letter: &DeadLetter, now_ms: u64) -> bool {
+        let is =
+            |wanted: &Option<String>, value: Option<&str>| wanted.as_deref().is_none_or(|wanted| value == Some(wanted));
+        let age = letter.at.map(|at| Duration::from_millis(now_ms.saturating_sub(at)));
+        (self.ids.is_empty() || self.names(letter))
+            && is(&self.task, letter.task.as_deref())
+            && is(&self.queue, letter.queue.as_deref())
+            && is(&self.reason, Some(&letter.reason))
+            && self.older_than.is_none_or(|limit| age.is_some_and(|age| age > limit))
+            && self.newer_than.is_none_or(|limit| age.is_some_and(|age| age <= limit))
+    }
+
+    fn names(&self, letter: &DeadLetter) -> bool {
+        letter.id.as_ref().is_some_and(|id| self.ids.contains(id.as_str()))
+            || self.ids.contains(letter.place.to_string().as_str())
+    }
+}
+
+fn read_cursor(text: &str) -> Result<Positions, Error> {
+    let place = |text: &str| text.parse().map(|Place { partition, offset }| (partition, offset));
+    let places = text.split(',').map(place).collect::<Result<_, _>>();
+    places.map_err(|_| Error::config("cursor", format!("`{text}` is none; take it from an earlier page")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_lets_through_what_fits_all_of_it() {
+        let letter = |id: &str, at: Option<u64>| {
+            let value = format!(r#"{{"task-id":"{id}","task":"add","args":[]}}"#).into();
+            let headers = [("yadtq-reason", "arguments"), ("yadtq-source-topic", "yadtq.mail")];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.into())).into();
+            let record =
+                crate::broker::Incoming { partition: 1, offset: 2, timestamp_ms: at, key: None, value, headers };
+            DeadLetter::read(record, &crate::Namespace::default())
+        };
+        let second = Duration::from_secs(1);
+        let wanted = |text: &str| Some(text.to_owned());
+        let ids = |ids: &[&str]| ids.iter().map(ToString::to_string).collect();
+        let all = Filter::default();
+        for (filter, fits) in [
+            (all.clone(), true),
+            (Filter { task: wanted("add"), queue: wanted("mail"), reason: wanted("arguments"), ..all.clone() }, true),
+            (Filter { task: wanted("add"), queue: wanted("default"), ..all.clone() }, false),
+            (Filter { task: wanted("ad"), ..all.clone() }, false),
+            (Filter { reason: wanted("deliveries"), ..all.clone() }, false),
+            (Filter { ids: ids(&["y", "x"]), ..all.clone() }, true),
+            (Filter { ids: ids(&["1/2"]), ..all.clone() }, true),
+            (Filter { ids: ids(&["1/3"]), ..all.clone() }, false),
+            (Filter { ids: ids(&["x"]), task: wanted("sub"), ..all.clone() }, false),
+            (Filter { older_than: Some(second), ..all.clone() }, true),
+            (Filter { older_than: Some(5 * second), ..all.clone() }, false),
+            (Filter { newer_than: Some(5 * second), ..all.clone() }, true),
+            (Filter { newer_than: Some(second), ..all.clone() }, false),
+        ] {
+            assert_eq!(filter.fits(&letter("x", Some(5_000)), 9_000), fits, "{filter:?}");
+        }
+        let timeless = letter("x", None);
+        assert!(!Filter { older_than: Some(second), ..all.clone() }.fits(&timeless, 9_000));
+        assert!(all.fits(&timeless, 9_000));
+    }
+
+    #[test]
+    fn cursors_are_checked() {
+        assert_eq!(read_cursor("0/5,11/9").unwrap(), Positions::from([(0, 5), (11, 9)]));
+        for text in ["", "x", "1/2,", "1/2 3/4"] {
+            assert!(read_cursor(text).unwrap_err().to_string().starts_with("cursor: "), "{text}");
+        }
+    }
+}
