@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) result_ttl: Option<Duration>,
     /// How long after it was sent it may start.
     pub(crate) expires: Option<Duration>,
+    /// How long calls are unique by their arguments.
+    pub(crate) unique: Option<Duration>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
 }
@@ -43,6 +45,7 @@ impl Options {
             timeout: None,
             result_ttl: None,
             expires: None,
+            unique: None,
             yadtq: parse_quote!(::yadtq),
         };
         let mut seen = Vec::<String>::new();
@@ -74,10 +77,11 @@ impl Options {
             "timeout" => self.timeout = Some(timeout(&text(key, value, "30s")?)?),
             "result_ttl" => self.result_ttl = Some(result_ttl(&text(key, value, "1h")?)?),
             "expires" => self.expires = Some(expires(&text(key, value, "10m")?)?),
+            "unique" => self.unique = Some(unique(&text(key, value, "1h")?)?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
                 let message = format!(
-                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `crate`"
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `crate`"
                 );
                 return Err(syn::Error::new_spanned(key, message));
             }
@@ -104,6 +108,7 @@ impl Setting {
                 "name" => "name = \"mail.send\"",
                 "timeout" => "timeout = \"30s\"",
                 "expires" => "expires = \"10m\"",
+                "unique" => "unique = \"1h\"",
                 "result_ttl" => "result_ttl = \"1h\"",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
@@ -184,6 +189,16 @@ fn expires(literal: &LitStr) -> syn::Result<Duration> {
             Err(syn::Error::new_spanned(literal, problem))
         }
         time => Ok(time),
+    }
+}
+
+fn unique(literal: &LitStr) -> syn::Result<Duration> {
+    match duration(literal)? {
+        ttl if ttl < Duration::from_secs(1) || ttl > LONGEST_TTL => {
+            let problem = "calls are unique for 1 second to 365 days; remove the option if they need not be";
+            Err(syn::Error::new_spanned(literal, problem))
+        }
+        ttl => Ok(ttl),
     }
 }
 

@@ -50,6 +50,7 @@ impl<'a> Expansion<'a> {
         let timeout = options.timeout.iter().map(duration);
         let result_ttl = options.result_ttl.iter().map(duration);
         let expires = options.expires.iter().map(duration);
+        let unique = options.unique.iter().map(duration);
         Self {
             function,
             shape,
@@ -59,7 +60,7 @@ impl<'a> Expansion<'a> {
             name: options.name.clone().unwrap_or_else(|| function.sig.ident.unraw().to_string()),
             settings: quote! {
                 #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
-                #(.with_expires(#expires))*
+                #(.with_expires(#expires))* #(.with_unique(#unique))*
             },
             yadtq,
         }

@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     handle::TaskHandle,
     task::{Definition, Writer},
+    unique::Unique,
 };
 
 /// A task with its arguments, ready to be sent. Made by the task's `call`, or by [`Call::named`].
@@ -33,6 +34,7 @@ pub struct Call<T> {
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_ttl: Option<Duration>,
     pub(crate) expires: Option<Duration>,
+    pub(crate) unique: Option<Unique>,
     output: PhantomData<fn() -> T>,
 }
 
@@ -64,11 +66,22 @@ impl<T> Call<T> {
     #[doc(hidden)]
     pub fn of(definition: &Definition, args: Writer) -> Self {
         let call = Self::new(Cow::Borrowed(definition.name), args.finish(), definition.queue.map(str::to_owned));
-        Self { expires: definition.expires, ..call }
+        let unique = definition.unique.map(|ttl| Unique { key: None, ttl });
+        Self { expires: definition.expires, unique, ..call }
     }
 
     fn new(task: Cow<'static, str>, args: Result<Box<RawValue>, Error>, queue: Option<String>) -> Self {
-        Self { task, args, queue, id: None, timeout: None, result_ttl: None, expires: None, output: PhantomData }
+        Self {
+            task,
+            args,
+            queue,
+            id: None,
+            timeout: None,
+            result_ttl: None,
+            expires: None,
+            unique: None,
+            output: PhantomData,
+        }
     }
 
     /// The queue to send it to. Default: the task's own, else `default`.
@@ -103,6 +116,65 @@ impl<T> Call<T> {
     /// ```
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.expires = Some(time);
+        self
+    }
+
+    /// Makes no second task of the same key for so long: a later call of the same task with that key sends nothing, and
+    /// gets the handle of the first one's task, whatever its arguments and options are.
+    /// [`TaskHandle::is_new`] tells the two apart.
+    ///
+    /// The key is one of the task's name, in the whole namespace, and has 1 to 256 bytes. It is kept for `ttl`, 1 second to
+    /// 365 days, from the first call on, also when the task has ended or was revoked. An [`id`](Self::id) counts only if
+    /// the call is the first one. Keys live in Redis: if it loses them, the next call is the first one again. If the first
+    /// caller dies before Kafka has its task, the next one sends the task under the same id.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn invoice(order: u64) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let hour = Duration::from_secs(3_600);
+    /// let first = invoice.call(17).unique("order-17", hour).send(&client).await?;
+    /// let second = invoice.call(17).unique("order-17", hour).send(&client).await?;
+    /// assert_eq!(first.id(), second.id());
+    /// assert!(first.is_new() && !second.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Sending it fails with [`Error::Unique`] if Redis does not answer, and with [`Error::Config`] if the key or the time
+    /// cannot be used.
+    pub fn unique(mut self, key: impl Into<String>, ttl: Duration) -> Self {
+        self.unique = Some(Unique { key: Some(key.into()), ttl });
+        self
+    }
+
+    /// As [`unique`](Self::unique), with the arguments as the key: `args:` and the SHA-256 of their JSON, in which the
+    /// order of an object's fields does not matter. Also as the task's option `unique = "1h"`.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn invoice(order: u64) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    ///
+    /// invoice.call(17).unique_args(Duration::from_secs(3_600)).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn unique_args(mut self, ttl: Duration) -> Self {
+        self.unique = Some(Unique { key: None, ttl });
+        self
+    }
+
+    /// Makes a task of its own of this call, although the task's code says `unique`.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task(unique = "1h")] async fn invoice(order: u64) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// invoice.call(17).not_unique().send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn not_unique(mut self) -> Self {
+        self.unique = None;
         self
     }
 

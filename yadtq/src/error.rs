@@ -96,6 +96,20 @@ pub enum Error {
         #[source]
         source: BrokerError,
     },
+    /// Redis did not say whether the unique key is free; nothing was sent.
+    #[error(
+        "unique key `{key}` of task {task} could not be reserved, and nothing was sent: {source}; send it again when redis \
+         answers, or without a key"
+    )]
+    Unique {
+        /// The task's name.
+        task: String,
+        /// The key.
+        key: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
     /// The task's record is over the client's limit; nothing was sent. Put the data elsewhere, and send where.
     #[error(
         "task {task} would be a record of {len} bytes, over the limit of {max}; send a reference to the data instead"

@@ -33,18 +33,26 @@ use crate::{
 pub struct TaskHandle<T> {
     client: Client,
     waiter: Waiter,
+    is_new: bool,
     output: PhantomData<fn() -> T>,
 }
 
 impl<T> TaskHandle<T> {
-    pub(crate) fn new(client: Client, waiter: Waiter) -> Self {
-        Self { client, waiter, output: PhantomData }
+    pub(crate) fn new(client: Client, waiter: Waiter, is_new: bool) -> Self {
+        Self { client, waiter, is_new, output: PhantomData }
     }
 
     /// The task's id, with which any process can find it.
     #[must_use]
     pub fn id(&self) -> &TaskId {
         self.waiter.id()
+    }
+
+    /// Whether the call that gave this handle made the task. `false`: an earlier call had its
+    /// [unique](crate::Call::unique) key and made it, or the handle was made from an id.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Ends the task; see [`Client::revoke`](crate::Client::revoke).
@@ -163,7 +171,7 @@ fn output<T: DeserializeOwned>(reply: Reply) -> Result<T, Error> {
 
 impl<T> Clone for TaskHandle<T> {
     fn clone(&self) -> Self {
-        Self::new(self.client.clone(), self.waiter.clone())
+        Self::new(self.client.clone(), self.waiter.clone(), self.is_new)
     }
 }
 

@@ -40,6 +40,7 @@ mod handle;
 mod report;
 mod store;
 mod task;
+mod unique;
 mod wire;
 mod worker;
 

@@ -3,6 +3,7 @@
 mod background;
 mod progress;
 mod replies;
+mod unique;
 mod waiting;
 
 use std::{
@@ -18,8 +19,8 @@ use tracing::warn;
 use uuid::Uuid;
 
 pub use self::progress::ProgressStream;
-use self::waiting::Waiting;
 pub(crate) use self::waiting::{Settled, Waiter};
+use self::{unique::Sending, waiting::Waiting};
 use crate::{
     admin::Admin,
     broker::{Broker, BrokerError, Outgoing},
@@ -29,6 +30,7 @@ use crate::{
     core::{
         lifecycle::{self, Status, TaskState},
         names::{ClientId, Namespace, Queue, TaskId},
+        unique::UniqueKey,
     },
     error::Error,
     handle::TaskHandle,
@@ -251,7 +253,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn handle<T>(&self, id: TaskId) -> TaskHandle<T> {
-        TaskHandle::new(self.clone(), self.inner.waiting.by_id(&id))
+        TaskHandle::new(self.clone(), self.inner.waiting.by_id(&id), false)
     }
 
     /// Ends a task: one that waits will not run, also if no worker and not even Redis has seen it yet; one that runs is
@@ -324,6 +326,7 @@ impl Client {
         // Only an id that was chosen can be that of a task which has ended already.
         let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
+        let unique = call.unique.map(|unique| unique.key(&call.task, &args)).transpose()?;
         let record = NewRecord {
             task_id: id.as_str(),
             task: &call.task,
@@ -332,6 +335,7 @@ impl Client {
             timeout_ms: call.timeout.map(ms),
             result_ttl_ms: call.result_ttl.map(ms),
             expires: call.expires.map(|time| (self.inner.config.clock.now_us() / 1_000).saturating_add(ms(time))),
+            unique: unique.as_ref().map(|(key, _)| &*key.key),
         };
         let value = record.to_bytes();
         if value.len() > self.inner.config.max_record_bytes {
@@ -346,31 +350,43 @@ impl Client {
             record: Outgoing { topic, key, value, partition: None, headers: Vec::new() },
             submission,
             may_have_ended,
+            unique,
+            is_new: true,
         })
     }
 
     async fn send_batch<T>(&self, batch: Vec<Result<Prepared, Error>>) -> Vec<Result<TaskHandle<T>, Error>> {
         let (mut records, mut submissions) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let waiters: Vec<Result<(Waiter, bool), Error>> = batch
+        let waiters: Vec<Result<(Waiter, Option<Sent>), Error>> = self
+            .reserve(batch)
+            .await
             .into_iter()
-            .map(|prepared| {
-                let Prepared { record, submission, may_have_ended } = prepared?;
+            .map(|sending| {
+                let Prepared { record, submission, may_have_ended, unique, is_new } = match sending? {
+                    Sending::Record(prepared) => prepared,
+                    Sending::Known(id) => return Ok((self.inner.waiting.by_id(&id), None)),
+                };
                 let waiter = self.inner.waiting.sending(&submission.id);
                 records.push(record);
                 submissions.push(submission);
-                Ok((waiter, may_have_ended))
+                Ok((waiter, Some(Sent { may_have_ended, key: unique.map(|(key, _)| key), is_new })))
             })
             .collect();
         let (published, ()) = tokio::join!(self.inner.broker.publish(records), self.note(&submissions));
         let mut published = published.into_iter();
+        let mut confirmed = Vec::new();
         let answers = waiters.into_iter().map(|waiter| {
-            let (waiter, may_have_ended) = waiter?;
+            let (waiter, sent) = waiter?;
+            let Some(Sent { may_have_ended, key, is_new }) = sent else {
+                return Ok(TaskHandle::new(self.clone(), waiter, false));
+            };
             match published.next().expect("one answer a record") {
                 Ok(()) => {
                     if may_have_ended {
                         waiter.look();
                     }
-                    Ok(TaskHandle::new(self.clone(), waiter))
+                    confirmed.extend(key.map(|key| (key, waiter.id().clone())));
+                    Ok(TaskHandle::new(self.clone(), waiter, is_new))
                 }
                 Err(source @ BrokerError::Timeout { .. }) => {
                     Err(Error::Unacknowledged { id: waiter.id().clone(), source })
@@ -378,7 +394,9 @@ impl Client {
                 Err(refused) => Err(refused.into()),
             }
         });
-        answers.collect()
+        let answers = answers.collect();
+        self.confirm(&confirmed).await;
+        answers
     }
 
     /// Notes tasks as queued. A failure loses nothing but the note: the worker's claim makes the record.
@@ -392,11 +410,22 @@ impl Client {
     }
 }
 
+/// What has to be remembered of a call while its record is under way.
+struct Sent {
+    may_have_ended: bool,
+    key: Option<UniqueKey>,
+    is_new: bool,
+}
+
 /// A call, ready for both servers.
 struct Prepared {
     record: Outgoing,
     submission: Submission,
     may_have_ended: bool,
+    /// Its key, and for how many ms it is kept.
+    unique: Option<(UniqueKey, u64)>,
+    /// No earlier call has the key.
+    is_new: bool,
 }
 
 impl fmt::Debug for Client {

@@ -4,3 +4,4 @@
 pub mod lifecycle;
 pub mod names;
 pub mod offsets;
+pub mod unique;

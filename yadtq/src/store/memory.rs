@@ -12,14 +12,15 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Store, StoreError, StoreInfo, Submission,
-    WorkerInfo, mailbox::Mailbox, ttl,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Store, StoreError,
+    StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
     core::{
         lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
+        unique::{self, Reserved, Taken, UniqueKey},
     },
 };
 
@@ -68,6 +69,25 @@ impl Store for MemoryStore {
             });
         }
         Ok(())
+    }
+
+    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let now_ms = now_us / 1_000;
+        let reserve = |Reservation { key, id, ttl_ms }: &Reservation| {
+            let (slot, expires_ms) = inner.unique(key, now_ms);
+            if slot.is_none() {
+                *expires_ms = now_ms.saturating_add(*ttl_ms);
+            }
+            Ok(unique::reserve(slot, id))
+        };
+        Ok(keys.iter().map(reserve).collect())
+    }
+
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let confirm = |(key, id): &(UniqueKey, TaskId)| Ok(unique::confirm(inner.unique(key, now_us / 1_000).0, id));
+        Ok(keys.iter().map(confirm).collect())
     }
 
     async fn claim(
@@ -233,8 +253,10 @@ impl Store for MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     tasks: HashMap<TaskId, Entry>,
-    /// How many tasks there may be before expired ones are thrown out.
+    /// How many tasks and keys there may be before expired ones are thrown out.
     sweep_at: usize,
+    /// Which key is whose, and until when in ms.
+    uniques: HashMap<UniqueKey, (Option<Taken>, u64)>,
     mailboxes: HashMap<ClientId, Weak<Mailbox>>,
     workers: HashMap<String, Registration>,
 }
@@ -285,6 +307,16 @@ struct Registration {
 }
 
 impl Inner {
+    /// What is kept of a key, and until when.
+    fn unique(&mut self, key: &UniqueKey, now_ms: u64) -> (&mut Option<Taken>, &mut u64) {
+        self.sweep(now_ms);
+        let (slot, expires_ms) = self.uniques.entry(key.clone()).or_default();
+        if *expires_ms <= now_ms {
+            *slot = None;
+        }
+        (slot, expires_ms)
+    }
+
     /// Runs what prolongs no record's life.
     fn note<T>(&mut self, id: &TaskId, now_us: u64, note: impl FnOnce(&mut Entry) -> T) -> T {
         let expires_ms = self.tasks.get(id).map(|entry| entry.expires_ms);
@@ -344,9 +376,10 @@ impl Inner {
     /// Throws out what has expired, each time the number of tasks has doubled: a constant cost per task.
     fn sweep(&mut self, now_ms: u64) {
         const FEW: usize = 1_024;
-        if self.tasks.len() > self.sweep_at.max(FEW) {
+        if self.tasks.len() + self.uniques.len() > self.sweep_at.max(FEW) {
             self.tasks.retain(|_, entry| entry.expires_ms > now_ms);
-            self.sweep_at = 2 * self.tasks.len();
+            self.uniques.retain(|_, (_, expires_ms)| *expires_ms > now_ms);
+            self.sweep_at = 2 * (self.tasks.len() + self.uniques.len());
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::core::{
         Verdict,
     },
     names::{ClientId, TaskId, WorkerId},
+    unique::{Reserved, UniqueKey},
 };
 
 /// How long what is kept, in ms.
@@ -60,7 +61,7 @@ pub enum StoreError {
     #[error("redis does not answer: {0}")]
     Unavailable(String),
     /// The key of one task holds something that is not ours.
-    #[error("redis key {key} is not a task of yadtq ({detail}); delete or rename it, and the task goes on")]
+    #[error("redis key {key} is not a task or key of yadtq ({detail}); delete or rename it, and the task goes on")]
     WrongType {
         /// The key.
         key: String,
@@ -85,6 +86,17 @@ pub struct Submission {
     pub reply_to: Option<ClientId>,
     /// When it may run, in ms since the Unix epoch, if it has to wait.
     pub eta: Option<u64>,
+}
+
+/// A unique key, asked for on behalf of a task.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// The key.
+    pub key: UniqueKey,
+    /// The task.
+    pub id: TaskId,
+    /// How long the key is kept from the first submit on, in ms.
+    pub ttl_ms: u64,
 }
 
 /// One lease, as its holder remembers it.
@@ -226,6 +238,12 @@ pub struct StoreInfo {
 pub trait Store: Debug + Send + Sync {
     /// Notes tasks as queued, where the store has nothing of them yet.
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError>;
+
+    /// Asks for unique keys: [`unique::reserve`](crate::core::unique::reserve) on each, in order.
+    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError>;
+
+    /// Notes that Kafka has the tasks of unique keys; `false`: the key is free by now, or another task's.
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
 
     /// Asks to run tasks: [`lifecycle::claim`](crate::core::lifecycle::claim) on each, in order, by the
     /// store's clock. `by.quarantine` counts over the whole batch.

@@ -45,6 +45,7 @@ pub struct Definition {
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_ttl: Option<Duration>,
     pub(crate) expires: Option<Duration>,
+    pub(crate) unique: Option<Duration>,
     pub(crate) body: Body,
 }
 
@@ -71,7 +72,7 @@ impl Definition {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(name: &'static str, body: Body) -> Self {
-        Self { name, queue: None, timeout: None, result_ttl: None, expires: None, body }
+        Self { name, queue: None, timeout: None, result_ttl: None, expires: None, unique: None, body }
     }
 
     /// Sets the queue.
@@ -106,6 +107,14 @@ impl Definition {
         self
     }
 
+    /// Makes its calls unique by their arguments, for so long.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_unique(mut self, ttl: Duration) -> Self {
+        self.unique = Some(ttl);
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -122,6 +131,12 @@ impl Definition {
     #[must_use]
     pub fn result_ttl(&self) -> Option<Duration> {
         self.result_ttl
+    }
+
+    /// How long its calls are unique by their arguments, if they are.
+    #[must_use]
+    pub fn unique(&self) -> Option<Duration> {
+        self.unique
     }
 
     /// How long after it was sent it may start, if that is limited.

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::core::names::{NameError, TaskId};
+use crate::core::{
+    names::{NameError, TaskId},
+    unique::MAX_KEY,
+};
 
 /// A year in ms: no duration in a record means more, and timers take no more.
 const MAX_MS: u64 = 365 * 24 * 3_600_000;
@@ -98,6 +101,8 @@ pub struct Envelope {
     pub result_ttl_ms: Option<u64>,
     /// After that it must not start any more, in ms since the Unix epoch.
     pub expires: Option<u64>,
+    /// The unique key under which it was sent; its client has reserved it.
+    pub unique: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +121,8 @@ struct Reading<'a> {
     timeout_ms: Option<u64>,
     result_ttl_ms: Option<u64>,
     expires: Option<u64>,
+    #[serde(borrow)]
+    unique: Option<Cow<'a, str>>,
 }
 
 impl Envelope {
@@ -150,6 +157,8 @@ impl Envelope {
             timeout_ms: reading.timeout_ms.map(|ms| ms.clamp(1, MAX_MS)),
             result_ttl_ms: reading.result_ttl_ms.map(|ms| ms.min(MAX_MS)),
             expires: reading.expires,
+            // Only a hint, so none that is too long is an error.
+            unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
         })
     }
 }
@@ -176,6 +185,9 @@ pub struct NewRecord<'a> {
     /// After that it must not start any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    /// The unique key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<&'a str>,
 }
 
 impl NewRecord<'_> {
@@ -194,5 +206,15 @@ pub fn hand_on(record: &[u8], seq: u64, attempt: u32) -> Result<Bytes, serde_jso
     let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(record)?;
     fields.insert("seq".into(), RawValue::from_string(seq.to_string())?);
     fields.insert("attempt".into(), RawValue::from_string(attempt.to_string())?);
+    Ok(serde_json::to_vec(&fields)?.into())
+}
+
+/// The same record as one of another task.
+///
+/// # Errors
+/// The bytes are not a JSON object.
+pub fn under(record: &[u8], id: &str) -> Result<Bytes, serde_json::Error> {
+    let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(record)?;
+    fields.insert("task-id".into(), serde_json::value::to_raw_value(id)?);
     Ok(serde_json::to_vec(&fields)?.into())
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{
-    envelope::{Envelope, NewRecord, Unreadable, hand_on},
+    envelope::{Envelope, NewRecord, Unreadable, hand_on, under},
     failure::{ErrorKind, Failure},
 };
 
@@ -40,6 +40,19 @@ fn a_record_is_handed_on_with_all_its_fields() {
     assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
 }
 
+#[test]
+fn a_record_becomes_one_of_another_task() {
+    let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":[1],"unique":"k"}"#;
+    let (other, long) = (
+        under(record, "b\"").unwrap(),
+        format!(r#"{{"task-id":"a","task":"t","args":[],"unique":"{}"}}"#, "k".repeat(257)),
+    );
+    let task = Envelope::read(&other).unwrap();
+    assert_eq!((task.id.as_str(), task.args.as_str(), task.unique.as_deref()), ("b\"", "[1]", Some("k")));
+    assert!(std::str::from_utf8(&other).unwrap().contains(r#""then":{"x":[1e3]}"#));
+    assert_eq!(read(&long).unwrap().unique, None, "a hint is no reason to refuse a task");
+}
+
 /// What released versions wrote. A line may be added, none changed.
 #[test]
 fn records_of_released_versions_are_read() {
@@ -53,6 +66,7 @@ fn records_of_released_versions_are_read() {
         assert_eq!(serde_json::json!([task.seq, task.attempt]), expected["seq-attempt"], "{line}");
         assert_eq!(serde_json::json!([task.timeout_ms, task.result_ttl_ms]), expected["timeout-ttl"], "{line}");
         assert_eq!(task.reply_to.as_deref(), expected["reply-to"].as_str(), "{line}");
+        assert_eq!(task.unique.as_deref(), expected["unique"].as_str(), "{line}");
     }
 }
 
@@ -67,13 +81,15 @@ fn this_version_writes_what_it_always_wrote() {
         timeout_ms: None,
         result_ttl_ms: None,
         expires: None,
+        unique: None,
     };
     assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
     record.reply_to = Some("client");
     record.timeout_ms = Some(5_000);
     record.result_ttl_ms = Some(0);
     record.expires = Some(1_795_531_030_859);
-    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859}"#;
+    record.unique = Some("order-17");
+    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859,"unique":"order-17"}"#;
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
     assert_eq!(failure.to_json(), r#"{"kind":"unknown-task","message":"say \"what\"","attempt":2}"#);
@@ -100,6 +116,7 @@ proptest! {
         let args = serde_json::value::to_raw_value(&args).unwrap();
         let record = NewRecord {
             task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
+            unique: None,
         };
         let read = Envelope::read(&record.to_bytes()).unwrap();
         prop_assert_eq!(read.id.as_str(), id);

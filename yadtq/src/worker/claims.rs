@@ -13,6 +13,7 @@ use super::{
     control::{Control, LEASE},
     job::{Job, Lane, Run},
     step::{Due, PAUSE, Step},
+    unique,
 };
 use crate::{
     core::lifecycle::{Claim, Claimer, Token},
@@ -100,9 +101,13 @@ impl Control {
                 return;
             }
         };
+        let mut keys = Vec::new();
         for (job, answer) in jobs.into_iter().zip(answers) {
             match answer {
-                Ok(Claim::Granted { token, deliveries }) => self.granted(job, token, deliveries, sent),
+                Ok(Claim::Granted { token, deliveries }) => {
+                    keys.extend(unique::key(&job));
+                    self.granted(job, token, deliveries, sent);
+                }
                 Ok(Claim::Held { ms_left, mine }) => self.held(job, Duration::from_millis(ms_left), mine),
                 Ok(Claim::Done) => self.complete_offset(job.at),
                 Ok(Claim::Revoked) => {
@@ -119,6 +124,7 @@ impl Control {
                 }
             }
         }
+        self.confirm_keys(keys);
         self.start_granted();
     }
 

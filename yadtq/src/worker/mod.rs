@@ -30,6 +30,7 @@ mod source;
 mod step;
 #[cfg(test)]
 mod tests;
+mod unique;
 
 pub use self::{
     builder::WorkerBuilder,

@@ -41,6 +41,8 @@ pub(super) enum Step {
     Released { again: Vec<Arc<Job>>, error: Option<StoreError> },
     /// The control channel told something.
     Ordered(Order),
+    /// Unique keys were confirmed, or not.
+    Confirmed,
     /// A batch of reports was passed on, or not.
     ProgressPassedOn,
     /// A heartbeat was sent, or not.
@@ -77,7 +79,7 @@ impl Control {
             Step::Ordered(order) => self.ordered(order),
             Step::ProgressPassedOn => self.pass_progress_on(),
             Step::Beaten(beaten) => self.beaten(beaten),
-            Step::Inspected => {}
+            Step::Inspected | Step::Confirmed => {}
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! The braces are the cluster's hash tag: all that belongs to one task lies in one slot.
 
-use crate::core::names::{Namespace, TaskId};
+use crate::core::{
+    names::{Namespace, TaskId},
+    unique::UniqueKey,
+};
 
 /// Makes keys of one namespace.
 #[derive(Debug)]
@@ -24,6 +27,12 @@ impl Keys {
     /// What stands before the id in a task's key; after it stands one brace.
     pub(super) fn task_prefix(&self) -> &str {
         &self.task_prefix
+    }
+
+    /// The reservation of a unique key. The first colon within the braces ends the task's name.
+    pub(super) fn unique(&self, UniqueKey { task, key }: &UniqueKey) -> String {
+        let task = task.replace('%', "%25").replace(':', "%3A");
+        format!("{}:unique:{{{task}:{key}}}", self.namespace)
     }
 
     /// The hash of a worker.

@@ -20,6 +20,7 @@ mod server;
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
+mod uniques;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,10 +36,13 @@ use self::{
     keys::Keys,
     replies::RedisReplies,
 };
-use super::{Completion, Handover, Lease, Replies, Report, Store, StoreError, StoreInfo, Submission, WorkerInfo};
+use super::{
+    Completion, Handover, Lease, Replies, Report, Reservation, Store, StoreError, StoreInfo, Submission, WorkerInfo,
+};
 use crate::core::{
     lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
+    unique::{Reserved, UniqueKey},
 };
 
 /// A store in Redis.
@@ -79,6 +83,14 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
         self.run_submit(tasks).await
+    }
+
+    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError> {
+        self.run_reserve(keys).await
+    }
+
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+        self.run_confirm(keys).await
     }
 
     async fn claim(

@@ -199,15 +199,26 @@ impl RedisStore {
         Ok(lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), pair[1].as_u64().unwrap_or_default())).collect())
     }
 
-    /// Runs a script over a batch; returns the values of all its answers in one list.
+    /// Runs a script over a batch of tasks; returns the values of all its answers in one list.
     async fn batch<T>(
         &self, script: &Script, batch: &[T], id: impl Fn(&T) -> &TaskId, shared: impl Fn(&mut Args),
+        each: impl Fn(&mut Args, &T),
+    ) -> Result<Vec<Value>, StoreError> {
+        let key = |args: &mut Args, task: &T| {
+            args.key(self.keys.task_prefix(), id(task));
+        };
+        self.batch_of(script, batch, key, shared, each).await
+    }
+
+    /// The same, whatever the keys are.
+    pub(super) async fn batch_of<T>(
+        &self, script: &Script, batch: &[T], key: impl Fn(&mut Args, &T), shared: impl Fn(&mut Args),
         each: impl Fn(&mut Args, &T),
     ) -> Result<Vec<Value>, StoreError> {
         let call = |chunk: &[T]| {
             let mut args = Args::default();
             for task in chunk {
-                args.key(self.keys.task_prefix(), id(task));
+                key(&mut args, task);
             }
             shared(&mut args);
             for task in chunk {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::interfaces::{ClientLike, HashesInterface, LuaInterface};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface};
 use tokio::time::timeout;
 
 use super::{
@@ -18,8 +18,12 @@ use crate::{
     core::{
         lifecycle::{Ask, Claim, Claimer, Held, Outcome, Progress, Status, TaskState, Verdict},
         names::TaskId,
+        unique::{Reserved, UniqueKey},
     },
-    store::{Completion, Lease, Notice, Replies, Reply, Store, StoreError, Submission, conformance::Subject, ttl},
+    store::{
+        Completion, Lease, Notice, Replies, Reply, Reservation, Store, StoreError, Submission, conformance::Subject,
+        ttl,
+    },
 };
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -89,6 +93,28 @@ async fn a_finished_task_keeps_nothing_transient() {
         assert!(fields.contains(&"finished-at".to_owned()), "{end}: {fields:?}");
         assert!(!fields.iter().any(|field| transient.contains(&&**field)), "{end}: {fields:?}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_holds_something_else_fails_alone() {
+    let store = redis_for_test().await;
+    let keys = ["a", "list", "text", "b"].map(|key| UniqueKey { task: "add".into(), key: key.into() });
+    let client = store.connection.client();
+    client.hset::<(), _, _>(store.keys.unique(&keys[1]), ("field", "3")).await.unwrap();
+    client.set::<(), _, _>(store.keys.unique(&keys[2]), "something", None, None, false).await.unwrap();
+    let id = TaskId::new();
+    let reservations = keys.clone().map(|key| Reservation { key, id: id.clone(), ttl_ms: 60_000 });
+    let told = store.reserve(&reservations).await.unwrap();
+    let is_foreign = |key: &str, what: &str| key.contains(":unique:{add:") && !what.is_empty();
+    for refused in &told[1..3] {
+        assert!(matches!(refused, Err(StoreError::WrongType { key, detail }) if is_foreign(key, detail)), "{told:?}");
+    }
+    assert!(matches!((&told[0], &told[3]), (Ok(Reserved::New), Ok(Reserved::New))), "{told:?}");
+    let confirmed = store.confirm(&keys.map(|key| (key, id.clone()))).await.unwrap();
+    assert!(
+        matches!(confirmed[..], [Ok(true), Err(StoreError::WrongType { .. }), Ok(false), Ok(true)]),
+        "{confirmed:?}"
+    );
 }
 
 #[tokio::test]

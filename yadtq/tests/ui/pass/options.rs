@@ -12,6 +12,9 @@ async fn add(a: i64, b: i64) -> i64 {
 #[yadtq::task()]
 async fn none() {}
 
+#[yadtq::task(unique = "1h")]
+async fn once() {}
+
 #[yadtq::task(timeout = "500ms",)]
 fn trailing_comma() {}
 
@@ -29,6 +32,7 @@ fn main() {
     assert_eq!(add.definition().name(), "math.add");
     assert_eq!(none.definition().name(), "none");
     assert_eq!(relative_path.definition().name(), "raw");
+    assert_eq!(once.definition().unique(), Some(std::time::Duration::from_secs(3_600)));
     trailing_comma.run();
     absolute_path.run();
 }
