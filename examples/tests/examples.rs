@@ -87,6 +87,20 @@ fn progress() {
 }
 
 #[test]
+fn unique() {
+    let said = said(example("unique"));
+    for (line, count) in [
+        ("writing the invoice of order 17", 1),
+        ("made by the first: true, by the second: false", 1),
+        ("invoice 17, invoice 17", 1),
+        ("refreshed again: false", 1),
+        ("refreshing /news", 2),
+    ] {
+        assert_eq!(said.lines().filter(|said| *said == line).count(), count, "`{line}` in {said}");
+    }
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

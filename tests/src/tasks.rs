@@ -148,3 +148,9 @@ pub async fn overdo(ctx: Context) -> u8 {
     }
     1
 }
+
+/// Once an hour for the same argument.
+#[yadtq::task(unique = "1h")]
+pub async fn once(fields: std::collections::BTreeMap<String, u8>) -> i64 {
+    fields.values().copied().map(i64::from).sum()
+}

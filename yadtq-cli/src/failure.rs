@@ -84,7 +84,7 @@ fn exit_of(error: &Error) -> Exit {
         Error::WaitTimeout { .. } => Exit::NotEnded,
         Error::Unacknowledged { source: BrokerError::TooLarge { .. }, .. } => Exit::Usage,
         Error::Store(StoreError::Address { .. }) => Exit::Usage,
-        Error::Unacknowledged { .. } | Error::Broker(_) | Error::Store(_) => Exit::Server,
+        Error::Unacknowledged { .. } | Error::Unique { .. } | Error::Broker(_) | Error::Store(_) => Exit::Server,
         // The result in Redis is not what YADTQ writes there.
         Error::ResultType { .. } => Exit::Server,
         _ => Exit::Other,
@@ -100,7 +100,9 @@ pub(crate) fn remedy(error: &Error) -> Option<&'static str> {
             BrokerError::TooLarge { .. } => Some("send a reference to the data instead"),
             _ => None,
         },
-        Error::Store(StoreError::Unavailable(_)) => Some(REDIS_REMEDY),
+        Error::Store(StoreError::Unavailable(_)) | Error::Unique { source: StoreError::Unavailable(_), .. } => {
+            Some(REDIS_REMEDY)
+        }
         Error::Store(StoreError::Refused(_)) => Some("check the user and password in --redis or YADTQ_REDIS"),
         _ => None,
     }

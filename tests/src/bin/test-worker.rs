@@ -33,6 +33,7 @@ async fn work() -> Result<(), Error> {
         .register(tasks::count)
         .register(tasks::flood)
         .register(tasks::overdo)
+        .register(tasks::once)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

@@ -10,6 +10,7 @@ mod poison;
 mod progress;
 mod results;
 mod revoke;
+mod unique;
 mod volume;
 
 use std::path::Path;

@@ -31,6 +31,7 @@ Examples:
   yadtq submit add --args-json '{\"a\": 1, \"b\": 2}'
   yadtq submit resize --args-json - < args.json
   yadtq submit add 1 2 --wait --timeout 30s
+  yadtq submit invoice 17 --unique order-17 --unique-ttl 1h
   yadtq submit add -- -1 2")]
 pub(crate) struct Submit {
     /// The task's name, as the worker registers it
@@ -68,6 +69,14 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "DURATION")]
     result_ttl: Option<humantime::Duration>,
 
+    /// Make no second task of the same NAME and KEY: while the key is kept, print the id of the first
+    #[arg(long, value_name = "KEY", requires = "unique_ttl")]
+    unique: Option<String>,
+
+    /// How long the key is kept from the first task on, such as 1h: 1 second to 365 days
+    #[arg(long, value_name = "DURATION", requires = "unique")]
+    unique_ttl: Option<humantime::Duration>,
+
     /// Wait until the task has ended, and print its result as `yadtq result` does
     #[arg(long)]
     wait: bool,
@@ -83,6 +92,9 @@ struct Sent<'a> {
     id: &'a str,
     task: &'a str,
     queue: &'a str,
+    /// With a unique key: whether this made the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new: Option<bool>,
 }
 
 impl Answer for Sent<'_> {
@@ -109,11 +121,19 @@ impl Submit {
         if let Some(ttl) = self.result_ttl {
             call = call.result_ttl(*ttl);
         }
+        if let (Some(key), Some(ttl)) = (&self.unique, self.unique_ttl) {
+            call = call.unique(key, *ttl);
+        }
         let met = meet_redis(&client, &id, self.wait).await?;
         let handle = call.send(&client).await?;
-        let output = global.output();
+        let (id, output) = (handle.id(), global.output());
+        if !handle.is_new() {
+            output::note(&format!("task {id} has this key already; no second one was made"));
+        }
         if self.wait {
-            output::note(&format!("sent as {id}"));
+            if handle.is_new() {
+                output::note(&format!("sent as {id}"));
+            }
             return outcome::wait(&handle, self.timeout.map(Into::into), output).await;
         }
         if !met {
@@ -122,7 +142,8 @@ impl Submit {
                  the task; {REDIS_REMEDY}"
             ));
         }
-        output.print(&Sent { id: id.as_str(), task: &self.name, queue: self.queue.as_str() })?;
+        let new = self.unique.is_some().then(|| handle.is_new());
+        output.print(&Sent { id: id.as_str(), task: &self.name, queue: self.queue.as_str(), new })?;
         Ok(Exit::Done)
     }
 }

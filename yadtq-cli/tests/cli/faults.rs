@@ -107,5 +107,5 @@ async fn addresses_that_are_none_are_wrong_usage() {
 async fn a_foreign_key_in_the_place_of_a_task_is_told() {
     let place = Place::new();
     place.forge("odd", &[("colour", "blue")]).await;
-    tells(place.yadtq(["status", "odd"]).await, "is not a task of yadtq");
+    tells(place.yadtq(["status", "odd"]).await, "is not a task or key of yadtq");
 }

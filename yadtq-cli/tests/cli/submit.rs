@@ -49,6 +49,28 @@ async fn a_second_submit_of_an_id_is_told_and_harmless() {
 }
 
 #[tokio::test]
+async fn a_unique_key_makes_one_task() {
+    let place = Place::new();
+    let submit = ["submit", "add", "1", "2", "--unique", "k", "--unique-ttl", "1h"];
+    let first = place.yadtq(submit).await.exits(0).quietly().line().to_owned();
+    let note = format!("note: task {first} has this key already; no second one was made");
+    place.yadtq(submit).await.exits(0).says(&note).prints(&format!("{first}\n"));
+    let [a, b, c, d, e, f, g, h] = submit;
+    let told = place.yadtq([a, b, c, d, e, f, g, h, "--json"]).await.exits(0).says(&note).json();
+    assert_eq!(told, json!({"id": first, "task": "add", "queue": "default", "new": false}));
+    let worker = place.worker().await;
+    place.yadtq([a, b, "5", "6", e, f, g, h, "--wait"]).await.exits(0).says(&note).prints("3\n");
+    let other = place.yadtq([a, b, c, d, e, "other", g, h, "--json"]).await.exits(0).quietly().json();
+    assert_eq!(other["new"], true);
+    worker.stop().await.unwrap();
+
+    let mut away = crate::support::yadtq();
+    away.args(["--kafka", &place.kafka, "--redis", "redis://127.0.0.1:1", "--namespace", &place.namespace]);
+    let ran = crate::support::run(away.args(submit), "").await.exits(5);
+    ran.mentions("nothing was sent").prints("");
+}
+
+#[tokio::test]
 async fn a_run_has_its_timeout() {
     let place = Place::new();
     let worker = place.worker().await;
@@ -70,6 +92,10 @@ async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     refused(place.yadtq(["submit", "add", "--id", &"x".repeat(129)]).await, "1 to 128 bytes");
     refused(place.yadtq(["submit", "add", "--timeout", "3s"]).await, "--wait");
     refused(place.yadtq(["submit", "add", "--run-timeout", "0s"]).await, "must be at least 1 ms");
+    refused(place.yadtq(["submit", "add", "--unique", "k"]).await, "--unique-ttl");
+    refused(place.yadtq(["submit", "add", "--unique-ttl", "1h"]).await, "--unique");
+    refused(place.yadtq(["submit", "add", "--unique", "k", "--unique-ttl", "0s"]).await, "1 s to 365 days");
+    refused(place.yadtq(["submit", "add", "--unique", "", "--unique-ttl", "1h"]).await, "1 to 256 bytes");
     let large = format!("[\"{}\"]", "x".repeat(1_000_000));
     refused(place.with_stdin(["submit", "add", "--args-json", "-"], &large).await, "send a reference to the data");
 }
