@@ -9,7 +9,7 @@ use crate::{
     cli::Global,
     exit::Exit,
     failure::Failure,
-    output::Answer,
+    output::{self, Answer},
     table, text,
     time::{age, ago, between},
 };
@@ -24,11 +24,16 @@ const MAX_RESULT: usize = 1_000;
 #[command(after_help = "\
 Examples:
   yadtq status d5750c0e-ed82
+  yadtq status d5750c0e-ed82 --watch
   yadtq status d5750c0e-ed82 --json | jq -r .status
   yadtq status d5750c0e-ed82 --json | jq .progress")]
 pub(crate) struct Status {
     /// The task's id
     id: TaskId,
+
+    /// Wait until the task has ended, and tell how far it is on stderr meanwhile
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Answer for TaskInfo {
@@ -64,6 +69,12 @@ impl Answer for TaskInfo {
 impl Status {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let client = global.connect().await?;
+        if self.watch {
+            let mut progress = client.handle::<Box<RawValue>>(self.id.clone()).progress::<Box<RawValue>>();
+            while let Some(value) = progress.next().await {
+                output::note(&format!("progress {}", value?.get()));
+            }
+        }
         global.output().print(&find(&client, &self.id).await?)?;
         Ok(Exit::Done)
     }

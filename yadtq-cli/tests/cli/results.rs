@@ -84,6 +84,15 @@ async fn a_task_that_tells_how_far_it_is() {
     assert!(status.stdout.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == line), "{status:#?}");
     let status = place.yadtq(["status", "far", "--json"]).await.exits(0).quietly().json();
     assert_eq!(status["progress"], json!({"rows": [1, "\u{1b}"]}));
+
+    let worker = place.worker().await;
+    place.yadtq(["submit", "climb", "--id", "up"]).await.exits(0);
+    let watched = place.yadtq(["status", "up", "--watch"]).await.exits(0).says("note: progress \"step 10\"");
+    assert!(watched.stdout.contains("status   success after "), "{watched:#?}");
+    let again = place.yadtq(["status", "up", "--watch", "--json"]).await.exits(0).quietly().json();
+    assert_eq!((&again["status"], &again["progress"]), (&json!("success"), &json!(null)));
+    place.yadtq(["status", "none", "--watch"]).await.exits(3).prints("");
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ impl Place {
     pub(crate) async fn worker(&self) -> RunningWorker {
         let worker = Worker::builder().client(&self.client().await).register(add).register(greet).register(fail);
         // What runs until it is told to end must not make the tests wait.
-        let worker = worker.register(hold).drain_timeout(Duration::from_millis(100)).concurrency(7);
+        let worker = worker.register(hold).register(climb).drain_timeout(Duration::from_millis(100)).concurrency(7);
         worker.blocking_concurrency(1).start().await.expect("settings that are right")
     }
 
@@ -194,4 +194,13 @@ async fn fail(reason: String) -> Result<(), String> {
 #[yadtq::task]
 async fn hold(ctx: Context) {
     ctx.cancelled().await;
+}
+
+/// Tells how far it is.
+#[yadtq::task]
+async fn climb(ctx: Context) {
+    for step in 1..=10 {
+        ctx.progress(format!("step {step}"));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
