@@ -6,6 +6,8 @@
 //!   ▲   ▲                │  ▲
 //!   │   └─── release ────┤  └─ claim, once the lease is over (deliveries + 1)
 //!   └────── hand on ─────┘     (seq + 1: another record asks from now on)
+//!   ▲
+//!   └────── replay ◄──── failure | revoked, on an operator's word     (seq + 1, attempt 1)
 //! ```
 //! Waiting is `queued`, `scheduled` or `retrying`.
 //!
@@ -304,6 +306,17 @@ pub enum Revocation {
     Ended(Status),
 }
 
+/// The answer to a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Its record can be published, under the next `seq` and as attempt 1.
+    Queued,
+    /// The task has gone on under a later `seq` than that of the record: it stands there, or ended so.
+    Past(Status),
+    /// The task has not failed: it stands there, or ended so.
+    Refused(Status),
+}
+
 /// A lease as its holder remembers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
@@ -581,6 +594,26 @@ pub fn revoke(slot: &mut Option<TaskState>, now_us: u64) -> Revocation {
     state.error = Some(revoked_error(state.attempt));
     state.end(Status::Revoked, now_us);
     state.revoked()
+}
+
+/// An operator lets a dead task run again, as if it had never run but for its `seq`. `seq` is that of the record that
+/// became the dead letter. Lifts a revocation; a task that the store has forgotten is made again.
+pub fn replay(slot: &mut Option<TaskState>, seq: u64, task: &Arc<str>, queue: &Arc<str>, now_us: u64) -> Replay {
+    match slot {
+        Some(state) if state.status == Status::Queued && state.is_moved_from(seq) => return Replay::Queued,
+        Some(state) if state.seq > seq => return Replay::Past(state.status),
+        Some(state) if !matches!(state.status, Status::Failure | Status::Revoked) => {
+            return Replay::Refused(state.status);
+        }
+        Some(_) | None => {}
+    }
+    *slot = Some(TaskState {
+        seq: seq + 1,
+        token: TaskState::next_token(slot.as_ref(), now_us),
+        hand_on: Some(HandOn::Next { attempt: 1, due: 0 }),
+        ..TaskState::queued(Arc::clone(task), Arc::clone(queue), now_us)
+    });
+    Replay::Queued
 }
 
 /// The error of a task that was revoked before it could run, as JSON text.

@@ -10,15 +10,15 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
 use super::{
-    Completion, Handover, Lease, Report, Store, Submission,
+    Completion, Handover, Lease, Report, Revival, Store, Submission,
     conformance::Subject,
     redis::{RedisStore, testing::redis_for_test},
     ttl,
 };
 use crate::core::{
     lifecycle::{
-        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Progress, Revocation, Status,
-        TaskState, Verdict,
+        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Progress, Replay, Revocation,
+        Status, TaskState, Verdict,
     },
     names::{TaskId, WorkerId},
 };
@@ -38,6 +38,7 @@ enum Step {
     Progress { run: Run, progress: Progress },
     Release { run: Run },
     Revoke { task: usize },
+    Replay { task: usize, seq: u64 },
     EndLease { task: usize },
     AskRevoke { task: usize },
     Lose { task: usize },
@@ -132,6 +133,10 @@ fn state() -> impl Strategy<Value = TaskState> {
             let plain =
                 TaskState { seq, attempt, token, deliveries, ..TaskState::queued("add".into(), "q".into(), 5_000) };
             match status {
+                // What was replayed has the hand-on that led here.
+                Status::Queued if seq > 1 => {
+                    TaskState { hand_on: hand_on.filter(|hand_on| *hand_on != HandOn::Dead), ..plain }
+                }
                 // Neither of them has a result, an error or a hand-on: a grant takes them away.
                 Status::Queued => plain,
                 Status::Running => {
@@ -159,6 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (run(), progress()).prop_map(|(run, progress)| Step::Progress { run, progress }),
         2 => run().prop_map(|run| Step::Release { run }),
         1 => task.clone().prop_map(|task| Step::Revoke { task }),
+        2 => (task.clone(), 1..4_u64).prop_map(|(task, seq)| Step::Replay { task, seq }),
         3 => task.clone().prop_map(|task| Step::EndLease { task }),
         1 => task.clone().prop_map(|task| Step::AskRevoke { task }),
         1 => task.clone().prop_map(|task| Step::Lose { task }),
@@ -176,6 +182,7 @@ enum Told {
     Extended(Extended),
     Noted(bool),
     Revocation(Revocation),
+    Replay(Replay),
 }
 
 struct World {
@@ -237,6 +244,11 @@ impl World {
                 let told = self.redis.revoke(&self.ids[*task..=*task]).await;
                 Told::Revocation(told.unwrap().remove(0).unwrap())
             }
+            Step::Replay { task, seq } => {
+                let (id, task, queue) = (self.ids[*task].clone(), "add".into(), "q".into());
+                let told = self.redis.replay(&[Revival { id, seq: *seq, task, queue }]).await;
+                Told::Replay(told.unwrap().remove(0).unwrap())
+            }
             Step::EndLease { task } | Step::AskRevoke { task } | Step::Lose { task } | Step::Plant { task, .. } => {
                 let mut planted = before.clone();
                 meddle(step, &mut planted);
@@ -282,6 +294,10 @@ impl World {
                 Told::Verdict(lifecycle::release(&mut self.pure[run.task], token, now_us))
             }
             Step::Revoke { task } => Told::Revocation(lifecycle::revoke(&mut self.pure[*task], now_us)),
+            Step::Replay { task, seq } => {
+                let slot = &mut self.pure[*task];
+                Told::Replay(lifecycle::replay(slot, *seq, &"add".into(), &"q".into(), now_us))
+            }
             meddling => {
                 meddle(meddling, &mut self.pure);
                 Told::Nothing
@@ -324,6 +340,7 @@ impl World {
             (Told::Extended(told), Told::Extended(expected)) => told == expected,
             (Told::Noted(told), Told::Noted(expected)) => told == expected,
             (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
+            (Told::Replay(told), Told::Replay(expected)) => told == expected,
             (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {
                 (Claim::Granted { deliveries: a, .. }, Claim::Granted { deliveries: b, .. }) => a == b,
                 (Claim::Held { ms_left: a, mine }, Claim::Held { ms_left: b, mine: other }) => {

@@ -12,13 +12,13 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Store, StoreError,
+    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store, StoreError,
     StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
     core::{
-        lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
+        lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
         unique::{self, Reserved, Taken, UniqueKey},
     },
@@ -185,6 +185,16 @@ impl Store for MemoryStore {
             Ok(answer)
         };
         Ok(ids.iter().map(revoke).collect())
+    }
+
+    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let replay = |Revival { id, seq, task, queue }: &Revival| {
+            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
+                lifecycle::replay(&mut entry.state, *seq, task, queue, now_us)
+            }))
+        };
+        Ok(dead.iter().map(replay).collect())
     }
 
     async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError> {

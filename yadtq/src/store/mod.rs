@@ -20,8 +20,8 @@ use thiserror::Error;
 
 use crate::core::{
     lifecycle::{
-        Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Progress, Revocation, Status, TaskState, Token,
-        Verdict,
+        Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Progress, Replay, Revocation, Status, TaskState,
+        Token, Verdict,
     },
     names::{ClientId, TaskId, WorkerId},
     unique::{Reserved, UniqueKey},
@@ -151,6 +151,19 @@ impl Report {
     }
 }
 
+/// A dead task that is to run again.
+#[derive(Clone, Debug)]
+pub struct Revival {
+    /// The task.
+    pub id: TaskId,
+    /// The `seq` of the record that died.
+    pub seq: u64,
+    /// The task's name.
+    pub task: Arc<str>,
+    /// The queue it came from.
+    pub queue: Arc<str>,
+}
+
 /// Told to a client that waits: a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -271,6 +284,9 @@ pub trait Store: Debug + Send + Sync {
 
     /// Ends tasks, or asks the workers that run them to, and tells whoever waits.
     async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError>;
+
+    /// Lets dead tasks run again; their records are to be published after that.
+    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError>;
 
     /// Reads tasks; `None`: the store has nothing of it. With a `waiter`, the client is told when a task ends
     /// that has not ended yet.

@@ -37,10 +37,11 @@ use self::{
     replies::RedisReplies,
 };
 use super::{
-    Completion, Handover, Lease, Replies, Report, Reservation, Store, StoreError, StoreInfo, Submission, WorkerInfo,
+    Completion, Handover, Lease, Replies, Report, Reservation, Revival, Store, StoreError, StoreInfo, Submission,
+    WorkerInfo,
 };
 use crate::core::{
-    lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
+    lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
     unique::{Reserved, UniqueKey},
 };
@@ -123,6 +124,10 @@ impl Store for RedisStore {
 
     async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError> {
         self.run_revoke(ids).await
+    }
+
+    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError> {
+        self.run_replay(dead).await
     }
 
     async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError> {

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Revocation, TaskState, Verdict},
+        lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
     },
-    store::{Completion, Handover, Lease, MAX_WAITERS, Report, StoreError, Submission, ttl},
+    store::{Completion, Handover, Lease, MAX_WAITERS, Report, Revival, StoreError, Submission, ttl},
 };
 
 /// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
@@ -35,6 +35,7 @@ static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
 static HAND_ON: Script = Script::new(include_str!("lua/hand_on.lua"));
 static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
 static PROGRESS: Script = Script::new(include_str!("lua/progress.lua"));
+static REPLAY: Script = Script::new(include_str!("lua/replay.lua"));
 static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static READ: Script = Script::new(include_str!("lua/read.lua"));
@@ -175,6 +176,26 @@ impl RedisStore {
             }
         };
         Ok(ids.iter().zip(answers.chunks_exact(2)).map(told).collect())
+    }
+
+    pub(super) async fn run_replay(&self, dead: &[Revival]) -> Answers<Replay> {
+        let shared = |args: &mut Args| {
+            args.number(ttl::WAITING);
+        };
+        let each = |args: &mut Args, task: &Revival| {
+            args.number(task.seq).text(&task.task).text(&task.queue);
+        };
+        let answers = self.batch(&REPLAY, dead, |task| &task.id, shared, each).await?;
+        let told = |(task, answer): (&Revival, &[Value])| {
+            let text = codec::text(&answer[1]);
+            match (answer[0].as_i64(), text.parse()) {
+                (Some(1), _) => Ok(Replay::Queued),
+                (Some(2), Ok(status)) => Ok(Replay::Past(status)),
+                (Some(3), Ok(status)) => Ok(Replay::Refused(status)),
+                _ => Err(self.wrong_type(&task.id, text)),
+            }
+        };
+        Ok(dead.iter().zip(answers.chunks_exact(2)).map(told).collect())
     }
 
     pub(super) async fn run_read(

@@ -92,6 +92,8 @@ local function claim(key, arg)
     return 2, 0, 0
   end
   if status == 'queued' or status == 'retrying' or status == 'scheduled' then
+    -- What was replayed has a hand-on besides.
+    if seq > 1 then status = 'handed on' end
     return 0, grant(key, arg, h[3], status), deliveries
   end
   if status == 'running' then return running(key, arg, h[3], deliveries) end
