@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done as asked.
     Done = 0,
-    /// The task failed or was revoked, or had ended before it could be.
+    /// The task failed or was revoked, had ended before it could be, or cannot be replayed.
     TaskFailed = 1,
     /// What was typed or read is wrong. clap uses the same code.
     Usage = 2,
@@ -25,7 +25,7 @@ pub(crate) enum Exit {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  the task failed or was revoked; `revoke`: it had ended before
+  1  the task failed, was revoked, had ended before (`revoke`) or cannot be replayed
   2  wrong usage or input
   3  the task or dead letter is not known, or its result has expired
   4  the task has not ended yet, or not within the timeout

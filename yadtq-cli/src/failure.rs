@@ -27,7 +27,7 @@ pub(crate) enum Failure {
     #[error("task {id} had not ended after {}, it is {status}; it goes on, and `yadtq result {id} --wait` waits again", time::exact(*after))]
     StillNotEnded { id: TaskId, status: Status, after: Duration },
     /// No dead letter goes by that name.
-    #[error("no dead letter of task or place {0}; `yadtq dlq list` lists those that are there")]
+    #[error("no dead letter of task or place {0}; `yadtq dlq list` lists those that were not replayed or purged yet")]
     NoLetter(String),
     /// `ping` has printed the findings already.
     #[error("{0} cannot be used; the remedy is above")]

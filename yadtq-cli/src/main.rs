@@ -15,6 +15,7 @@ mod input;
 mod logging;
 mod outcome;
 mod output;
+mod progress;
 mod servers;
 mod table;
 mod text;

@@ -2,6 +2,9 @@
 
 pub(crate) mod dead_letters;
 pub(crate) mod letter;
+mod purge;
+pub(crate) mod replay;
+mod settled;
 mod walk;
 
 use std::{sync::Arc, time::Duration};
@@ -133,7 +136,7 @@ impl Admin {
 
     /// The dead letters: tasks that failed for good, and records that could not be run.
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(Arc::clone(&self.broker), self.config.clone())
+        DeadLetters::new(Arc::clone(&self.broker), Arc::clone(&self.store), self.config.clone())
     }
 
     /// Asks both servers who they are, and looks for settings that endanger tasks or results.

@@ -36,7 +36,8 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     pub(crate) fn new(namespace: &Namespace, clock: Arc<dyn Clock>) -> Self {
-        Self { broker: Arc::new(MemoryBroker::new(namespace.clone())), store: MemoryStore::new(clock) }
+        let broker = MemoryBroker::with_clock(namespace.clone(), Arc::clone(&clock));
+        Self { broker: Arc::new(broker), store: MemoryStore::new(clock) }
     }
 }
 

@@ -51,6 +51,7 @@ pub use crate::{
         Admin, PingReport, ServerReport, TaskInfo,
         dead_letters::{DeadLetterPage, DeadLetterWalk, DeadLetters},
         letter::{BadPlace, DeadLetter, Place},
+        replay::{NotReplayed, ReplayReport, Replayed},
     },
     broker::{BrokerError, QueueDepth},
     call::Call,

@@ -22,7 +22,8 @@ async fn dead_letters_are_listed_and_shown() {
     let place = Place::new();
     place.yadtq(["dlq", "list"]).await.exits(0).prints("").says("note: there is no such dead letter");
     place.yadtq(["dlq", "list", "--json"]).await.exits(0).quietly().prints("{\"letters\":[]}\n");
-    let unknown = "error: no dead letter of task or place x; `yadtq dlq list` lists those that are there";
+    let unknown =
+        "error: no dead letter of task or place x; `yadtq dlq list` lists those that were not replayed or purged yet";
     place.yadtq(["dlq", "show", "x"]).await.exits(3).says(unknown).prints("");
 
     let worker = place.worker().await;
@@ -66,6 +67,58 @@ async fn dead_letters_are_listed_and_shown() {
 }
 
 #[tokio::test]
+async fn dead_letters_are_replayed_and_purged() {
+    let place = Place::new();
+    let none = "note: there is no such dead letter";
+    place.yadtq(["dlq", "replay", "--all"]).await.exits(3).says(none).prints("replayed 0\n");
+    place.yadtq(["dlq", "purge", "--all", "--yes"]).await.exits(3).says(none).prints("purged 0\n");
+    place.yadtq(["dlq", "replay", "x"]).await.exits(3).mentions("no dead letter of task or place x");
+
+    let worker = place.worker().await;
+    for id in ["d1", "d2", "d3"] {
+        bury(&place, id).await;
+    }
+    place.yadtq(["dlq", "replay", "d2", "--json"]).await.exits(0).quietly().json();
+    // It cannot be run any better now.
+    place.until("d2", "failure").await;
+    worker.stop().await.expect("it stops");
+    let again = place.yadtq(["dlq", "list", "--json"]).await.exits(0).json();
+    assert_eq!(ids(&again), ["d1", "d3", "d2"], "a new letter, not the old one");
+    place.yadtq(["dlq", "replay", "--task", "add"]).await.exits(0).quietly().prints("replayed 3\n");
+    let status = place.yadtq(["status", "d1", "--json"]).await.exits(0).json();
+    assert_eq!((&status["status"], &status["attempt"]), (&json!("queued"), &json!(1)));
+    place.yadtq(["dlq", "list", "--json"]).await.exits(0).prints("{\"letters\":[]}\n");
+
+    let worker = place.worker().await;
+    for id in ["d1", "d2", "d3"] {
+        place.until(id, "failure").await;
+    }
+    worker.stop().await.expect("it stops");
+    let dry = place.yadtq(["dlq", "purge", "--all", "--dry-run", "--json"]).await.exits(0).quietly().json();
+    assert_eq!(dry, json!({"would-purge": 3}));
+    let nobody = "error: there is nobody to ask; say --yes to purge, or --dry-run to count";
+    place.yadtq(["dlq", "purge", "--all"]).await.exits(2).says(nobody).prints("");
+    let one = place.yadtq(["dlq", "purge", "d3", "--yes", "--json"]).await.exits(0).quietly().json();
+    assert_eq!(one, json!({"purged": 1}));
+    place.yadtq(["dlq", "purge", "--all", "--yes"]).await.exits(0).quietly().prints("purged 2\n");
+    place.yadtq(["dlq", "list", "--json"]).await.exits(0).prints("{\"letters\":[]}\n");
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_replayed_is_named() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    bury(&place, "kept").await;
+    worker.stop().await.expect("it stops");
+    place.forge("kept", &[("status", "success"), ("task", "add"), ("queue", "default")]).await;
+    let ran = place.yadtq(["dlq", "replay", "kept"]).await.exits(1).prints("replayed 0, 1 cannot be replayed\n");
+    ran.mentions("warning: kept at ").mentions(": its task has not failed, it is success");
+    let json = place.yadtq(["dlq", "replay", "--all", "--json"]).await.exits(1).quietly().json();
+    assert_eq!((&json["refused"], &json["refusals"][0]["id"]), (&json!(1), &json!("kept")));
+    assert_eq!(json["refusals"][0]["why"], "its task has not failed, it is success");
+}
+
+#[tokio::test]
 async fn what_is_wrong_in_a_question_is_named() {
     let place = Place::new();
     for (args, said) in [
@@ -75,5 +128,9 @@ async fn what_is_wrong_in_a_question_is_named() {
     ] {
         place.yadtq(args).await.exits(2).says(said);
     }
+    let which = "error: say which ones: ids, a filter such as --task or --reason, or --all for all of them";
+    place.yadtq(["dlq", "replay"]).await.exits(2).says(which);
+    place.yadtq(["dlq", "purge", "--yes"]).await.exits(2).says(which);
+    place.yadtq(["dlq", "purge", "--all", "--task", "add"]).await.exits(2).mentions("contradict each other");
     place.yadtq(["dlq", "list", "--older-than", "1 parsec"]).await.exits(2).mentions("unknown time unit");
 }

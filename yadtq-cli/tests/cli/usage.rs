@@ -24,7 +24,7 @@ async fn help_lists_the_commands_and_the_exit_codes() {
   revoke       End a task: one that waits will not run, one that runs is asked to end
   workers      List the workers that are alive
   queues       List the queues, with how much waits in each
-  dlq          List and show dead letters: what failed for good, or could not be run
+  dlq          List, replay and purge dead letters: what failed for good, or could not be run
   ping         Ask Kafka and Redis who they are, and look for settings that endanger tasks
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)"

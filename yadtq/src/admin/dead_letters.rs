@@ -4,9 +4,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     letter::{DeadLetter, Place},
+    settled::Ledger,
     walk::{Positions, Walk},
 };
-use crate::{broker::Broker, config::Config, error::Error};
+use crate::{broker::Broker, config::Config, error::Error, store::Store};
 
 /// The largest page; more are a walk.
 const MAX_LIMIT: usize = 10_000;
@@ -19,8 +20,9 @@ const MAX_PAGE_BYTES: usize = 32 * 1_024 * 1_024;
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing before one of its async methods is called"]
 pub struct DeadLetters {
-    pub(super) broker: Arc<dyn Broker>,
-    pub(super) config: Config,
+    broker: Arc<dyn Broker>,
+    pub(super) store: Arc<dyn Store>,
+    config: Config,
     filter: Filter,
     limit: usize,
     cursor: Option<String>,
@@ -38,13 +40,18 @@ pub struct DeadLetterPage {
 
 /// Every dead letter that fits, one after the other; see [`DeadLetters::walk`].
 pub struct DeadLetterWalk {
-    pub(super) walk: Walk,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) config: Config,
+    walk: Walk,
+    ledger: Ledger,
     filter: Filter,
-    config: Config,
     now_ms: u64,
+    /// By partition the first letter that was passed over.
+    left: Positions,
+    is_whole: bool,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Filter {
     /// Ids of tasks, and places.
     ids: HashSet<String>,
@@ -56,8 +63,8 @@ struct Filter {
 }
 
 impl DeadLetters {
-    pub(super) fn new(broker: Arc<dyn Broker>, config: Config) -> Self {
-        Self { broker, config, filter: Filter::default(), limit: 100, cursor: None }
+    pub(super) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, config: Config) -> Self {
+        Self { broker, store, config, filter: Filter::default(), limit: 100, cursor: None }
     }
 
     /// Only those of this task, or the one at this [`Place`], such as `3/1042`. Called again: these too.
@@ -156,8 +163,18 @@ impl DeadLetters {
         let from = self.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
         let topic = self.config.namespace.dead_topic().into();
         let walk = Walk::start(&*self.broker, &topic, &from).await?;
+        let ledger = Ledger::load(&*self.broker, &self.config.namespace).await?;
         let now_ms = self.config.clock.now_us() / 1_000;
-        Ok(DeadLetterWalk { walk, filter: self.filter, config: self.config, now_ms })
+        let (broker, config, filter) = (self.broker, self.config, self.filter);
+        let (left, is_whole) = (Positions::new(), from.is_empty());
+        Ok(DeadLetterWalk { broker, config, walk, ledger, filter, now_ms, left, is_whole })
+    }
+}
+
+impl DeadLetters {
+    /// Whether nothing narrows it down.
+    pub(super) fn is_all(&self) -> bool {
+        self.filter == Filter::default() && self.cursor.is_none()
     }
 }
 
@@ -168,12 +185,51 @@ impl DeadLetterWalk {
     /// Kafka does not answer. Calling it again goes on.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, Error> {
         while let Some(record) = self.walk.next().await? {
+            let place = Place { partition: record.partition, offset: record.offset };
+            if self.ledger.has(place, record.timestamp_ms) {
+                continue;
+            }
             let letter = DeadLetter::read(record, &self.config.namespace);
             if self.filter.fits(&letter, self.now_ms) {
                 return Ok(Some(letter));
             }
+            self.leave(place);
         }
         Ok(None)
+    }
+
+    /// The next letters, none at the end.
+    pub(super) async fn batch(&mut self, (most, most_bytes): (usize, usize)) -> Result<Vec<DeadLetter>, Error> {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while letters.len() < most && bytes < most_bytes {
+            let Some(letter) = self.next().await? else { break };
+            bytes += letter.size();
+            letters.push(letter);
+        }
+        Ok(letters)
+    }
+
+    /// Notes a letter that stays as it is.
+    pub(super) fn leave(&mut self, place: Place) {
+        let first = self.left.entry(place.partition).or_insert(place.offset);
+        *first = place.offset.min(*first);
+    }
+
+    /// By partition below which offset all is settled, given that all that was told and not left is, once the walk has
+    /// ended. Nothing if it did not begin at the beginning.
+    pub(super) fn settled_below(&self) -> Positions {
+        if !self.is_whole || self.walk.positions().is_some() {
+            return Positions::new();
+        }
+        let below = |end: Place| {
+            (end.partition, self.left.get(&end.partition).map_or(end.offset, |&left| left.min(end.offset)))
+        };
+        self.walk.ends().map(below).collect()
+    }
+
+    /// Deletes what only said something of letters that are deleted.
+    pub(super) async fn tidy(&self) {
+        self.ledger.tidy(&*self.broker, &self.config.namespace).await;
     }
 
     /// A [cursor](DeadLetters::cursor) to go on with another time; `None`: the walk has ended.

@@ -145,6 +145,14 @@ impl DeadLetter {
         self.headers.iter().map(|(name, value)| (name.as_str(), &**value))
     }
 
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.value
+    }
+
+    pub(super) fn own_headers(&self) -> &Headers {
+        &self.headers
+    }
+
     /// Bytes that it takes.
     pub(super) fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();

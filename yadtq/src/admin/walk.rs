@@ -15,6 +15,7 @@ use std::{
 
 use tokio::time::timeout;
 
+use super::letter::Place;
 use crate::broker::{Broker, BrokerError, Event, Incoming, Reader};
 
 /// Longest wait for something new.
@@ -83,6 +84,11 @@ impl Walk {
             return None;
         }
         Some(self.lanes.iter().map(|(&partition, lane)| (partition, lane.next)).collect())
+    }
+
+    /// The end of each partition, as it was when the walk began.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Place> {
+        self.lanes.iter().map(|(&partition, lane)| Place { partition, offset: lane.end })
     }
 
     /// Whether more has to be read before the next record is known.

@@ -17,10 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use self::topic::{MemberId, Topic};
 use super::{Broker, BrokerError, BrokerInfo, Event, Extent, Outgoing, QueueDepth, Reader, Subscription, queue_of};
-use crate::{
-    clock::{Clock, SystemClock},
-    core::names::Namespace,
-};
+use crate::{clock::Clock, core::names::Namespace};
 
 /// The largest record that a queue takes, Kafka's default.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
@@ -46,9 +43,16 @@ struct Shared {
 
 impl MemoryBroker {
     /// An empty broker for a namespace.
+    #[cfg(test)]
     #[must_use]
     pub fn new(namespace: Namespace) -> Self {
-        Self { shared: Arc::new(Shared { namespace, clock: SystemClock::shared(), topics: Mutex::default() }) }
+        Self::with_clock(namespace, crate::clock::SystemClock::shared())
+    }
+
+    /// An empty broker for a namespace, whose records have the time of this clock.
+    #[must_use]
+    pub fn with_clock(namespace: Namespace, clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Arc::new(Shared { namespace, clock, topics: Mutex::default() }) }
     }
 }
 

@@ -184,6 +184,11 @@ impl Namespace {
         format!("{}.dead", self.0)
     }
 
+    /// The topic that says which dead letters have been dealt with. No queue has such a name.
+    pub(crate) fn settled_topic(&self) -> String {
+        format!("{}.dead.settled", self.0)
+    }
+
     /// The topic of tasks that wait for their time, and the consumer group of those who fire them.
     pub(crate) fn delayed_topic(&self) -> String {
         format!("{}.delayed", self.0)

@@ -3,6 +3,7 @@
 pub mod dead;
 pub mod envelope;
 pub mod failure;
+pub mod settled;
 #[cfg(test)]
 mod tests;
 

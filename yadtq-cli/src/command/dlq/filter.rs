@@ -5,8 +5,22 @@ use std::time::Duration;
 use clap::Args;
 use yadtq::DeadLetters;
 
-/// Only those that fit all of these.
+use crate::{exit::Exit, failure::Failure, output};
+
+/// Which letters a command changes: nothing is meant by default.
 #[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Ids of tasks, or places of letters, as the list shows them
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+
+    /// All that there are
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+}
+
+/// Only those that fit all of these.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Which ones")]
 pub(super) struct Filter {
     /// Only tasks of this name
@@ -48,5 +62,36 @@ impl Filter {
             letters = letters.newer_than(age);
         }
         letters
+    }
+}
+
+impl Which {
+    /// Whether something was said, and no contradiction.
+    pub(super) fn check(&self, filter: &Filter) -> Result<(), Failure> {
+        let is_filtered = *filter != Filter::default();
+        if self.all && is_filtered {
+            return Err(Failure::Input("--all and a filter contradict each other; say one of them".to_owned()));
+        }
+        if !self.all && self.ids.is_empty() && !is_filtered {
+            return Err(Failure::Input(
+                "say which ones: ids, a filter such as --task or --reason, or --all for all of them".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on(&self, letters: DeadLetters) -> DeadLetters {
+        self.ids.iter().fold(letters, DeadLetters::id)
+    }
+
+    /// There was none.
+    pub(super) fn none(&self) -> Result<Exit, Failure> {
+        match &self.ids[..] {
+            [id] => Err(Failure::NoLetter(id.clone())),
+            _ => {
+                output::note("there is no such dead letter");
+                Ok(Exit::NotFound)
+            }
+        }
     }
 }

@@ -2,20 +2,24 @@
 
 mod filter;
 mod list;
+mod purge;
+mod replay;
 mod show;
 
 use clap::{Args, Subcommand};
 
 use crate::{cli::Global, exit::Exit, failure::Failure};
 
-/// List and show dead letters: what failed for good, or could not be run
+/// List, replay and purge dead letters: what failed for good, or could not be run
 ///
-/// A dead letter is the original record, byte for byte, with the reason. It stays until somebody deals with it.
+/// A dead letter is the original record, byte for byte, with the reason. It stays until it is replayed or
+/// purged.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   yadtq dlq list --queue mail --newer-than 1h
-  yadtq dlq show d5750c0e-ed82")]
+  yadtq dlq show d5750c0e-ed82
+  yadtq dlq replay --task send_email")]
 pub(crate) struct Dlq {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +29,8 @@ pub(crate) struct Dlq {
 enum Command {
     List(list::List),
     Show(show::Show),
+    Replay(replay::Replay),
+    Purge(purge::Purge),
 }
 
 impl Dlq {
@@ -32,6 +38,8 @@ impl Dlq {
         match self.command {
             Command::List(command) => command.run(global).await,
             Command::Show(command) => command.run(global).await,
+            Command::Replay(command) => command.run(global).await,
+            Command::Purge(command) => command.run(global).await,
         }
     }
 }

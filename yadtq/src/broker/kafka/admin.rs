@@ -164,10 +164,10 @@ fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
     format!("kafka, {count} {noun} ({brokers}), cluster id {id}, librdkafka {}", get_rdkafka_version().1)
 }
 
-/// The topics that hold tasks: queues, and the dead letters.
+/// The topics that hold tasks: queues, and the dead letters with what became of them.
 fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<String> {
     let namespace = &cluster.config.namespace;
-    let dead = namespace.dead_topic();
-    let own = |name: &&str| queue_of(namespace, name).is_some() || **name == dead;
+    let dead = [namespace.dead_topic(), namespace.settled_topic()];
+    let own = |name: &&str| queue_of(namespace, name).is_some() || dead.iter().any(|dead| dead == *name);
     metadata.topics().iter().map(|topic| topic.name()).filter(own).map(str::to_owned).collect()
 }
