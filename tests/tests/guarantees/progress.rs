@@ -110,7 +110,7 @@ async fn the_next_run_goes_on_after_the_death_of_a_worker() {
     let mut first = bench.ready_worker().await;
     let handle = tasks::count.call(2_000, 10).send(&bench.client).await.expect("acknowledged");
     let mut stream = handle.progress::<u64>();
-    let reached = seek(&mut stream, |value| value > 50).await;
+    let reached = seek(&mut stream, |value| value > 200).await;
     first.kill().await;
     let second = bench.worker();
     let again = seek(&mut stream, |value| value < reached).await;
