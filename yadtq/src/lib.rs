@@ -61,6 +61,7 @@ pub use crate::{
     core::{
         lifecycle::{Status, UnknownStatus},
         names::{NameError, Namespace, Queue, TaskId},
+        priority::{Priority, UnknownPriority},
     },
     error::Error,
     handle::TaskHandle,

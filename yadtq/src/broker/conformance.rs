@@ -14,7 +14,10 @@ use tokio::{task::yield_now, time::timeout};
 use super::{Broker, BrokerError, Event, Extent, Incoming, Outgoing, QueueDepth, Subscription, memory::MemoryBroker};
 use crate::{
     clock::SystemClock,
-    core::names::{Namespace, Queue},
+    core::{
+        names::{Namespace, Queue},
+        priority::Priority,
+    },
 };
 
 /// A broker with nothing in it.
@@ -42,6 +45,8 @@ macro_rules! conformance_tests {
                 a_burst_comes_whole_and_in_pieces,
                 a_cancelled_next_loses_nothing,
                 queues_tell_what_waits,
+                each_priority_is_told_by_itself,
+                asking_for_a_topic_makes_none,
                 a_reader_sees_all_and_leaves_no_trace,
                 records_know_when_they_were_written,
                 a_truncated_topic_begins_later,
@@ -289,7 +294,7 @@ async fn queues_tell_what_waits(rig: Rig) {
     let dead = Outgoing { topic: rig.namespace.dead_topic().into(), ..rig.record("k", "a dead letter") };
     rig.publish_all(vec![dead]).await;
     let depth = rig.depth().await;
-    assert_eq!((&*depth.queue, depth.records, depth.lag), ("q", 10, 10));
+    assert_eq!((&*depth.queue, depth.priority, depth.records, depth.lag), ("q", Priority::Normal, 10, 10));
     assert!(depth.partitions > 1);
 
     let mut reader = rig.reader();
@@ -299,6 +304,28 @@ async fn queues_tell_what_waits(rig: Rig) {
     assert_eq!(rig.depth().await.lag, 6);
     let info = rig.broker.ping().await.expect("ping");
     assert_eq!(info.warnings, Vec::<String>::new());
+}
+
+async fn each_priority_is_told_by_itself(rig: Rig) {
+    let record = |priority| {
+        let topic = rig.namespace.topic_of(&Rig::queue(), priority).into();
+        Outgoing { topic, ..rig.record("k", "x") }
+    };
+    rig.publish_all(vec![record(Priority::Low), record(Priority::High), record(Priority::Low)]).await;
+    let depths = rig.broker.queues().await.expect("queues");
+    let told: Vec<_> = depths.iter().map(|depth| (&*depth.queue, depth.priority, depth.lag)).collect();
+    assert_eq!(told, [("q", Priority::High, 1), ("q", Priority::Low, 2)]);
+}
+
+async fn asking_for_a_topic_makes_none(rig: Rig) {
+    let low: Arc<str> = rig.namespace.topic_of(&Rig::queue(), Priority::Low).into();
+    let asked = [rig.topic(), Arc::clone(&low)];
+    for _ in 0..3 {
+        assert_eq!(rig.broker.exist(&asked).await.expect("an answer"), [false, false]);
+    }
+    assert_eq!(rig.broker.queues().await.expect("queues"), []);
+    rig.publish_all(vec![Outgoing { topic: low, ..rig.record("k", "x") }]).await;
+    assert_eq!(rig.broker.exist(&asked).await.expect("an answer"), [false, true]);
 }
 
 async fn a_reader_sees_all_and_leaves_no_trace(rig: Rig) {

@@ -98,12 +98,19 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
+    async fn exist(&self, asked: &[Arc<str>]) -> Result<Vec<bool>, BrokerError> {
+        let topics = self.shared.topics();
+        Ok(asked.iter().map(|topic| topics.contains_key(topic)).collect())
+    }
+
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {
         let topics = self.shared.topics();
-        let depth =
-            |(name, topic): (&Arc<str>, &Topic)| Some(topic.depth(queue_of(&self.shared.namespace, name)?.to_owned()));
+        let depth = |(name, topic): (&Arc<str>, &Topic)| {
+            let (queue, priority) = queue_of(&self.shared.namespace, name)?;
+            Some(topic.depth(queue.to_owned(), priority))
+        };
         let mut depths: Vec<_> = topics.iter().filter_map(depth).collect();
-        depths.sort_by(|a, b| a.queue.cmp(&b.queue));
+        depths.sort_by(|a, b| (&a.queue, a.priority).cmp(&(&b.queue, b.priority)));
         Ok(depths)
     }
 

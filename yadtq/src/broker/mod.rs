@@ -1,6 +1,7 @@
 //! The durable log that says what must run: Kafka, or the same in memory.
 //!
-//! A queue is a topic `<ns>.<queue>` and a consumer group of the same name. A record is accepted once
+//! A queue is a topic `<ns>.<queue>` and a consumer group of the same name, and two more of each for its high and low
+//! priority. A record is accepted once
 //! [`Broker::publish`] returned `Ok` for it, and is read again by somebody until an offset beyond it was
 //! committed. Two topics are compacted, the delayed tasks and the control topic: of each key they keep the latest
 //! record, and nobody commits there. Which of the two implementations runs makes no difference to the rest of the crate: the
@@ -19,7 +20,10 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    core::names::{Namespace, Queue},
+    core::{
+        names::{Namespace, Queue},
+        priority::Priority,
+    },
     wire::Headers,
 };
 
@@ -129,11 +133,13 @@ pub enum BrokerError {
     Refused(String),
 }
 
-/// How much waits in a queue.
+/// How much waits in a queue, of one priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueDepth {
     /// The queue.
     pub queue: String,
+    /// The priority.
+    pub priority: Priority,
     /// Partitions of its topic.
     pub partitions: usize,
     /// Records that the log holds, finished ones that are not purged yet included.
@@ -174,7 +180,10 @@ pub trait Broker: Debug + Send + Sync {
     /// is left as it is.
     async fn truncate(&self, topic: &Arc<str>, below: &[(i32, i64)]) -> Result<(), BrokerError>;
 
-    /// Depth and lag of every queue of this namespace.
+    /// Which of these topics are there. Creates none.
+    async fn exist(&self, topics: &[Arc<str>]) -> Result<Vec<bool>, BrokerError>;
+
+    /// Depth and lag of every queue of this namespace, and of each priority that was used there.
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError>;
 
     /// Asks the broker who it is and looks for settings that endanger tasks.
@@ -211,12 +220,38 @@ pub trait Subscription: Debug + Send + Sync {
     async fn close(&self);
 }
 
-/// The queue whose topic this is. `None` for topics of YADTQ's own and for foreign ones.
-fn queue_of<'a>(namespace: &Namespace, topic: &'a str) -> Option<&'a str> {
+/// The queue and priority whose topic this is. `None` for topics of YADTQ's own and for foreign ones.
+fn queue_of<'a>(namespace: &Namespace, topic: &'a str) -> Option<(&'a str, Priority)> {
     let name = topic.strip_prefix(namespace.as_str())?.strip_prefix('.')?;
-    name.parse::<Queue>().ok().map(|_| name)
+    let (queue, priority) = match name.split_once('.') {
+        None => (name, Priority::Normal),
+        Some((queue, "high")) => (queue, Priority::High),
+        Some((queue, "low")) => (queue, Priority::Low),
+        Some(_) => return None,
+    };
+    queue.parse::<Queue>().is_ok().then_some((queue, priority))
 }
 
 fn headers_size(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_names_its_queue_and_priority() {
+        let (namespace, mail): (Namespace, Queue) = ("shop".parse().unwrap(), "mail".parse().unwrap());
+        for priority in Priority::ALL {
+            let topic = namespace.topic_of(&mail, priority);
+            assert_eq!(queue_of(&namespace, &topic), Some(("mail", priority)), "{topic}");
+        }
+        assert_eq!(namespace.topic_of(&mail, Priority::Normal), namespace.topic(&mail));
+        let foreign =
+            ["shop.mail.normal", "shop.mail.high.low", "shop.dead", "shop.dead.high", "shop..low", "shopx.mail"];
+        for topic in foreign {
+            assert_eq!(queue_of(&namespace, topic), None, "{topic}");
+        }
+    }
 }

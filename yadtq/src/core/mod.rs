@@ -4,4 +4,5 @@
 pub mod lifecycle;
 pub mod names;
 pub mod offsets;
+pub mod priority;
 pub mod unique;

@@ -5,6 +5,8 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::priority::Priority;
+
 /// Why a name was refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -174,9 +176,17 @@ impl Namespace {
         &self.0
     }
 
-    /// The topic of a queue, which is also the name of its consumer group.
+    /// The topic of a queue's tasks of normal priority, which is also the name of their consumer group.
     pub(crate) fn topic(&self, queue: &Queue) -> String {
         format!("{}.{queue}", self.0)
+    }
+
+    /// The topic of a queue's tasks of a priority, which is also the name of their consumer group.
+    pub(crate) fn topic_of(&self, queue: &Queue, priority: Priority) -> String {
+        match priority {
+            Priority::Normal => self.topic(queue),
+            Priority::High | Priority::Low => format!("{}.{queue}.{priority}", self.0),
+        }
     }
 
     /// The dead-letter topic.

@@ -61,6 +61,10 @@ impl Broker for Brittle {
         self.broker.truncate(topic, below).await
     }
 
+    async fn exist(&self, topics: &[Arc<str>]) -> Result<Vec<bool>, BrokerError> {
+        self.broker.exist(topics).await
+    }
+
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {
         self.broker.queues().await
     }

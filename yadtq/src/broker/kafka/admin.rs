@@ -41,12 +41,15 @@ impl Cluster {
         let metadata = self.metadata().map_err(|error| code(&error))?;
         let mut depths = Vec::new();
         for topic in metadata.topics() {
-            if let Some(queue) = queue_of(&self.config.namespace, topic.name()) {
+            if let Some((queue, priority)) = queue_of(&self.config.namespace, topic.name()) {
                 let partitions: Vec<_> = topic.partitions().iter().map(|partition| partition.id()).collect();
-                depths.push(self.depth(queue, topic.name(), &partitions).map_err(|error| code(&error))?);
+                let mut depth =
+                    QueueDepth { queue: queue.to_owned(), priority, partitions: partitions.len(), records: 0, lag: 0 };
+                self.measure(topic.name(), &partitions, &mut depth).map_err(|error| code(&error))?;
+                depths.push(depth);
             }
         }
-        depths.sort_by(|a, b| a.queue.cmp(&b.queue));
+        depths.sort_by(|a, b| (&a.queue, a.priority).cmp(&(&b.queue, b.priority)));
         Ok(depths)
     }
 
@@ -93,7 +96,7 @@ impl Cluster {
         }
     }
 
-    fn depth(&self, queue: &str, topic: &str, partitions: &[i32]) -> KafkaResult<QueueDepth> {
+    fn measure(&self, topic: &str, partitions: &[i32], depth: &mut QueueDepth) -> KafkaResult<()> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
             list.add_partition(topic, partition);
@@ -101,7 +104,6 @@ impl Cluster {
         // Not a member: it only asks what the group has committed.
         let consumer: BaseConsumer = self.config.consumer(topic).create()?;
         let committed = consumer.committed_offsets(list, PATIENCE)?;
-        let mut depth = QueueDepth { queue: queue.to_owned(), partitions: partitions.len(), records: 0, lag: 0 };
         for element in committed.elements() {
             let (low, high) = consumer.fetch_watermarks(topic, element.partition(), PATIENCE)?;
             let next = match element.offset() {
@@ -111,7 +113,7 @@ impl Cluster {
             depth.records += u64::try_from(high - low).unwrap_or(0);
             depth.lag += u64::try_from(high - next).unwrap_or(0);
         }
-        Ok(depth)
+        Ok(())
     }
 
     pub(super) async fn ping(self: &Arc<Self>) -> Result<BrokerInfo, BrokerError> {

@@ -126,6 +126,10 @@ impl Broker for KafkaBroker {
         self.cluster.truncate(topic, below).await
     }
 
+    async fn exist(&self, topics: &[Arc<str>]) -> Result<Vec<bool>, BrokerError> {
+        self.cluster.exist(topics).await
+    }
+
     async fn queues(&self) -> Result<Vec<QueueDepth>, BrokerError> {
         self.cluster.queues().await
     }

@@ -27,6 +27,8 @@ use super::{
 const DEAD_LETTER_EXTRA: u64 = 65_536;
 /// Pause between two questions to a topic that is about to exist.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Kafka's default for `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
 
@@ -73,6 +75,21 @@ impl Cluster {
         let metadata = apart(move || cluster.producer.with_client(|client| client.fetch_metadata(None, within)));
         let metadata = metadata.await.ok_or(Code::CriticalSystemResource)?.map_err(|error| code(&error))?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// Which of these topics are there. Asks for these alone: workers do so every second, and a cluster may have many.
+    pub(super) async fn exist(self: &Arc<Self>, topics: &[Arc<str>]) -> Result<Vec<bool>, BrokerError> {
+        let (cluster, asked) = (Arc::clone(self), topics.to_vec());
+        let ask = move || asked.iter().map(|topic| cluster.ask_existence(topic)).collect::<Result<_, _>>();
+        let answers = apart(ask).await.unwrap_or(Err(Code::CriticalSystemResource));
+        answers.map_err(|code| self.connection.error(code, "looking for topics", PATIENCE))
+    }
+
+    /// Blocks. Creates no topic: the producer's `allow.auto.create.topics` is off.
+    fn ask_existence(&self, topic: &str) -> Result<bool, Code> {
+        let metadata = self.producer.with_client(|client| client.fetch_metadata(Some(topic), PATIENCE));
+        let metadata = metadata.map_err(|error| code(&error))?;
+        Ok(metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()))
     }
 
     /// Waits until every partition answers. What is sent earlier to a new topic is refused, sent again by librdkafka,

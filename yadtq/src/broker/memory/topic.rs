@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::super::{Event, Extent, Incoming, Outgoing, QueueDepth};
+use crate::core::priority::Priority;
 
 const PARTITIONS: usize = 12;
 
@@ -175,10 +176,10 @@ impl Topic {
         }
     }
 
-    pub(super) fn depth(&self, queue: String) -> QueueDepth {
+    pub(super) fn depth(&self, queue: String, priority: Priority) -> QueueDepth {
         let records = self.partitions.iter().map(|partition| partition.log.len() as u64).sum();
         // What is committed is dropped at once, so all that is left is waiting or running.
-        QueueDepth { queue, partitions: self.partitions.len(), records, lag: records }
+        QueueDepth { queue, priority, partitions: self.partitions.len(), records, lag: records }
     }
 
     /// Spreads the partitions evenly, and leaves each where it is if its owner may keep it.
