@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) expires: Option<Duration>,
     /// How long calls are unique by their arguments.
     pub(crate) unique: Option<Duration>,
+    /// How soon it runs beside others: a variant of `yadtq::Priority`.
+    pub(crate) priority: Option<Ident>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
 }
@@ -46,6 +48,7 @@ impl Options {
             result_ttl: None,
             expires: None,
             unique: None,
+            priority: None,
             yadtq: parse_quote!(::yadtq),
         };
         let mut seen = Vec::<String>::new();
@@ -78,10 +81,11 @@ impl Options {
             "result_ttl" => self.result_ttl = Some(result_ttl(&text(key, value, "1h")?)?),
             "expires" => self.expires = Some(expires(&text(key, value, "10m")?)?),
             "unique" => self.unique = Some(unique(&text(key, value, "1h")?)?),
+            "priority" => self.priority = Some(priority(&text(key, value, "high")?)?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
                 let message = format!(
-                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `crate`"
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `crate`"
                 );
                 return Err(syn::Error::new_spanned(key, message));
             }
@@ -109,6 +113,7 @@ impl Setting {
                 "timeout" => "timeout = \"30s\"",
                 "expires" => "expires = \"10m\"",
                 "unique" => "unique = \"1h\"",
+                "priority" => "priority = \"high\"",
                 "result_ttl" => "result_ttl = \"1h\"",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
@@ -200,6 +205,19 @@ fn unique(literal: &LitStr) -> syn::Result<Duration> {
         }
         ttl => Ok(ttl),
     }
+}
+
+fn priority(literal: &LitStr) -> syn::Result<Ident> {
+    let variant = match literal.value().as_str() {
+        "high" => "High",
+        "normal" => "Normal",
+        "low" => "Low",
+        other => {
+            let problem = format!("there is no priority `{other}`; choose `high`, `normal` or `low`");
+            return Err(syn::Error::new_spanned(literal, problem));
+        }
+    };
+    Ok(Ident::new(variant, literal.span()))
 }
 
 fn result_ttl(literal: &LitStr) -> syn::Result<Duration> {

@@ -51,6 +51,7 @@ impl<'a> Expansion<'a> {
         let result_ttl = options.result_ttl.iter().map(duration);
         let expires = options.expires.iter().map(duration);
         let unique = options.unique.iter().map(duration);
+        let priority = options.priority.iter();
         Self {
             function,
             shape,
@@ -61,6 +62,7 @@ impl<'a> Expansion<'a> {
             settings: quote! {
                 #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
                 #(.with_expires(#expires))* #(.with_unique(#unique))*
+                #(.with_priority(#yadtq::Priority::#priority))*
             },
             yadtq,
         }

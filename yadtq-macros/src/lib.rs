@@ -111,6 +111,7 @@ use self::{
 /// | `result_ttl` | how long the result of a run is kept, at most 365 days; `0s`: not at all | the worker's, 24 h |
 /// | `expires` | how long after it was sent it may start; later it ends as revoked | no limit |
 /// | `unique` | for how long a call with the same arguments makes no second task | every call makes one |
+/// | `priority` | how soon it runs beside others of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |
 /// | `crate` | the path of the `yadtq` crate, where it has another name or is re-exported | `::yadtq` |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     client::Client,
-    core::names::TaskId,
+    core::{names::TaskId, priority::Priority},
     error::Error,
     handle::TaskHandle,
     task::{Definition, Writer},
@@ -35,6 +35,7 @@ pub struct Call<T> {
     pub(crate) result_ttl: Option<Duration>,
     pub(crate) expires: Option<Duration>,
     pub(crate) unique: Option<Unique>,
+    pub(crate) priority: Priority,
     output: PhantomData<fn() -> T>,
 }
 
@@ -67,7 +68,7 @@ impl<T> Call<T> {
     pub fn of(definition: &Definition, args: Writer) -> Self {
         let call = Self::new(Cow::Borrowed(definition.name), args.finish(), definition.queue.map(str::to_owned));
         let unique = definition.unique.map(|ttl| Unique { key: None, ttl });
-        Self { expires: definition.expires, unique, ..call }
+        Self { expires: definition.expires, unique, priority: definition.priority, ..call }
     }
 
     fn new(task: Cow<'static, str>, args: Result<Box<RawValue>, Error>, queue: Option<String>) -> Self {
@@ -80,6 +81,7 @@ impl<T> Call<T> {
             result_ttl: None,
             expires: None,
             unique: None,
+            priority: Priority::Normal,
             output: PhantomData,
         }
     }
@@ -87,6 +89,21 @@ impl<T> Call<T> {
     /// The queue to send it to. Default: the task's own, else `default`.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
+        self
+    }
+
+    /// How soon it runs beside others of its queue. Default: the task's own, else normal.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn send_code(to: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use yadtq::Priority;
+    ///
+    /// send_code.call("ada".to_owned()).priority(Priority::High).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

@@ -334,6 +334,7 @@ impl Client {
             reply_to: Some(&self.inner.id),
             timeout_ms: call.timeout.map(ms),
             result_ttl_ms: call.result_ttl.map(ms),
+            priority: call.priority,
             expires: call.expires.map(|time| (self.inner.config.clock.now_us() / 1_000).saturating_add(ms(time))),
             unique: unique.as_ref().map(|(key, _)| &*key.key),
         };
@@ -342,7 +343,7 @@ impl Client {
             let max = self.inner.config.max_record_bytes;
             return Err(Error::TooLarge { task: call.task.into_owned(), len: value.len(), max });
         }
-        let topic = self.inner.config.namespace.topic(&queue).into();
+        let topic = self.inner.config.namespace.topic_of(&queue, call.priority).into();
         let key = id.as_str().to_owned().into();
         let reply_to = Some(Arc::clone(&self.inner.id));
         let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta: None };

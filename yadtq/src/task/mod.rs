@@ -15,7 +15,7 @@ pub use self::{
     expanded::{Injected, delay},
     output::{IntoTaskError, NotResult, Probe, Ret, Returned, Split, finish},
 };
-use crate::{context::Context, wire::failure::ErrorKind};
+use crate::{context::Context, core::priority::Priority, wire::failure::ErrorKind};
 
 /// A function that workers can run. Implemented by `#[yadtq::task]`.
 ///
@@ -46,6 +46,7 @@ pub struct Definition {
     pub(crate) result_ttl: Option<Duration>,
     pub(crate) expires: Option<Duration>,
     pub(crate) unique: Option<Duration>,
+    pub(crate) priority: Priority,
     pub(crate) body: Body,
 }
 
@@ -72,7 +73,16 @@ impl Definition {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(name: &'static str, body: Body) -> Self {
-        Self { name, queue: None, timeout: None, result_ttl: None, expires: None, unique: None, body }
+        Self {
+            name,
+            queue: None,
+            timeout: None,
+            result_ttl: None,
+            expires: None,
+            unique: None,
+            priority: Priority::Normal,
+            body,
+        }
     }
 
     /// Sets the queue.
@@ -115,6 +125,14 @@ impl Definition {
         self
     }
 
+    /// Sets the priority.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -125,6 +143,12 @@ impl Definition {
     #[must_use]
     pub fn queue(&self) -> Option<&'static str> {
         self.queue
+    }
+
+    /// How soon it runs beside others of its queue, unless the sender chooses.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// How long its results are kept, if it says so; zero: not at all.

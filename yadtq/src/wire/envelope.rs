@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::core::{
     names::{NameError, TaskId},
+    priority::Priority,
     unique::MAX_KEY,
 };
 
@@ -103,6 +104,8 @@ pub struct Envelope {
     pub expires: Option<u64>,
     /// The unique key under which it was sent; its client has reserved it.
     pub unique: Option<Arc<str>>,
+    /// The priority it was sent with.
+    pub priority: Priority,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +126,8 @@ struct Reading<'a> {
     expires: Option<u64>,
     #[serde(borrow)]
     unique: Option<Cow<'a, str>>,
+    #[serde(default)]
+    priority: Priority,
 }
 
 impl Envelope {
@@ -159,6 +164,7 @@ impl Envelope {
             expires: reading.expires,
             // Only a hint, so none that is too long is an error.
             unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
+            priority: reading.priority,
         })
     }
 }
@@ -188,6 +194,9 @@ pub struct NewRecord<'a> {
     /// The unique key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unique: Option<&'a str>,
+    /// Which of the queue's topics it is sent to.
+    #[serde(skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
 }
 
 impl NewRecord<'_> {

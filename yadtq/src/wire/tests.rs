@@ -9,6 +9,7 @@ use super::{
     envelope::{Envelope, NewRecord, Unreadable, hand_on, under},
     failure::{ErrorKind, Failure},
 };
+use crate::core::priority::Priority;
 
 fn read(text: &str) -> Result<Envelope, Unreadable> {
     Envelope::read(&Bytes::copy_from_slice(text.as_bytes()))
@@ -20,6 +21,12 @@ fn three_fields_are_enough() {
     assert_eq!((task.id.as_str(), &*task.task, task.args.as_str()), ("d5750c0e-ed82", "add", "[1,2]"));
     assert_eq!((task.seq, task.attempt, task.timeout_ms, task.result_ttl_ms), (1, 1, None, None));
     assert!(task.reply_to.is_none());
+}
+
+#[test]
+fn a_priority_that_is_none_is_refused_by_name() {
+    let refused = read(r#"{"task-id":"a","task":"t","args":[],"priority":"urgent"}"#).unwrap_err().to_string();
+    assert!(refused.contains("there is no priority `urgent`; choose high, normal or low"), "{refused}");
 }
 
 #[test]
@@ -67,6 +74,7 @@ fn records_of_released_versions_are_read() {
         assert_eq!(serde_json::json!([task.timeout_ms, task.result_ttl_ms]), expected["timeout-ttl"], "{line}");
         assert_eq!(task.reply_to.as_deref(), expected["reply-to"].as_str(), "{line}");
         assert_eq!(task.unique.as_deref(), expected["unique"].as_str(), "{line}");
+        assert_eq!(task.priority.as_str(), expected["priority"].as_str().unwrap_or("normal"), "{line}");
     }
 }
 
@@ -82,6 +90,7 @@ fn this_version_writes_what_it_always_wrote() {
         result_ttl_ms: None,
         expires: None,
         unique: None,
+        priority: Priority::Normal,
     };
     assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
     record.reply_to = Some("client");
@@ -89,7 +98,8 @@ fn this_version_writes_what_it_always_wrote() {
     record.result_ttl_ms = Some(0);
     record.expires = Some(1_795_531_030_859);
     record.unique = Some("order-17");
-    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859,"unique":"order-17"}"#;
+    record.priority = Priority::High;
+    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859,"unique":"order-17","priority":"high"}"#;
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
     assert_eq!(failure.to_json(), r#"{"kind":"unknown-task","message":"say \"what\"","attempt":2}"#);
@@ -110,13 +120,14 @@ proptest! {
     #[test]
     fn what_is_written_is_read_back(
         id in text(), task in text(), reply in proptest::option::of(text()), timeout in proptest::option::of(1_u64..1 << 30),
-        args in prop::collection::vec(any::<(i64, String)>(), 0..5),
+        args in prop::collection::vec(any::<(i64, String)>(), 0..5), priority in prop::sample::select(&Priority::ALL),
     ) {
         prop_assume!(id.len() <= 128);
         let args = serde_json::value::to_raw_value(&args).unwrap();
         let record = NewRecord {
             task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
             unique: None,
+            priority,
         };
         let read = Envelope::read(&record.to_bytes()).unwrap();
         prop_assert_eq!(read.id.as_str(), id);
@@ -124,6 +135,7 @@ proptest! {
         prop_assert_eq!(read.args.as_str(), args.get());
         prop_assert_eq!(read.reply_to.as_deref(), reply.as_deref());
         prop_assert_eq!(read.timeout_ms, timeout);
+        prop_assert_eq!(read.priority, priority);
     }
 
     /// Cut, changed or random bytes: read, or refused with a reason.

@@ -23,6 +23,9 @@ async fn relative_path(ctx: vendored::queue::Context) -> Result<u32, std::fmt::E
     Ok(ctx.attempt())
 }
 
+#[yadtq::task(priority = "low", crate = vendored::queue)]
+async fn low() {}
+
 #[yadtq::task(crate = crate::vendored::queue)]
 fn absolute_path() {}
 
@@ -31,6 +34,8 @@ fn main() {
 
     assert_eq!(add.definition().name(), "math.add");
     assert_eq!(none.definition().name(), "none");
+    assert_eq!(low.definition().priority(), yadtq::Priority::Low);
+    assert_eq!(none.definition().priority(), yadtq::Priority::Normal);
     assert_eq!(relative_path.definition().name(), "raw");
     assert_eq!(once.definition().unique(), Some(std::time::Duration::from_secs(3_600)));
     trailing_comma.run();
