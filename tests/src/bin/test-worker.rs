@@ -38,6 +38,9 @@ async fn work() -> Result<(), Error> {
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));
     }
+    if env::var_os("TEST_STRICT").is_some() {
+        worker = worker.strict_priority(true);
+    }
     if let Ok(ms) = env::var("TEST_DRAIN_MS") {
         worker = worker.drain_timeout(std::time::Duration::from_millis(ms.parse().expect("TEST_DRAIN_MS is a number")));
     }

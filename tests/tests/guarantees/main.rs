@@ -7,6 +7,7 @@ mod faults;
 mod foreign;
 mod lost_redis;
 mod poison;
+mod priority;
 mod progress;
 mod results;
 mod revoke;

@@ -52,6 +52,7 @@ pub(super) struct Options {
     pub(super) result_ttl: Duration,
     pub(super) revoke_grace: Duration,
     pub(super) unknown_task_grace: Duration,
+    pub(super) strict_priority: bool,
 }
 
 impl Default for Options {
@@ -67,6 +68,7 @@ impl Default for Options {
             result_ttl: Duration::from_millis(ttl::RESULT),
             revoke_grace: Duration::from_secs(5),
             unknown_task_grace: Duration::from_secs(5),
+            strict_priority: false,
         }
     }
 }
@@ -163,6 +165,14 @@ impl WorkerBuilder {
     /// rolling deploy, before it is a dead letter. Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
         self.options.unknown_task_grace = grace;
+        self
+    }
+
+    /// Whether it always starts the highest [`Priority`](crate::Priority) that waits in a queue, so that lower ones run
+    /// only when there is nothing above them. Else each level gets its share: six high and three normal tasks for each
+    /// low one. Queues take turns either way. Default: `false`.
+    pub fn strict_priority(mut self, strict: bool) -> Self {
+        self.options.strict_priority = strict;
         self
     }
 

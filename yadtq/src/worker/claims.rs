@@ -3,7 +3,7 @@
 //! One batch is under way at a time, and the next goes when it is back: alone, a task waits for nothing;
 //! under load, batches grow. An answer that never came is asked for again with the same nonces.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -12,11 +12,15 @@ use tracing::{debug, error, info, warn};
 use super::{
     control::{Control, LEASE},
     job::{Job, Lane, Run},
+    levels::{self, Rank},
     step::{Due, PAUSE, Step},
     unique,
 };
 use crate::{
-    core::lifecycle::{Claim, Claimer, Token},
+    core::{
+        lifecycle::{Claim, Claimer, Token},
+        priority::Chooser,
+    },
     store::StoreError,
     wire::failure::{ErrorKind, Failure},
 };
@@ -27,11 +31,21 @@ const BATCH: usize = 512;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is asked.
-#[derive(Default)]
 pub(super) struct Claims {
     pub(super) asking: bool,
+    /// The sources and lanes of the jobs that are asked for.
+    pub(super) asked: HashSet<(usize, Lane)>,
     /// The queue whose turn it is to be first.
     turn: usize,
+    /// Whose turn it is in each queue.
+    choosers: [Vec<Chooser>; 2],
+}
+
+impl Claims {
+    pub(super) fn new(queues: usize, strict: bool) -> Self {
+        let choosers = || vec![Chooser::new(strict); queues];
+        Self { asking: false, asked: HashSet::new(), turn: 0, choosers: [choosers(), choosers()] }
+    }
 }
 
 /// A batch of claims, and its answers.
@@ -63,6 +77,7 @@ impl Control {
         };
         let store = Arc::clone(&self.store);
         self.claims.asking = true;
+        self.claims.asked.extend(jobs.iter().map(|job| (job.at.queue, job.lane())));
         self.calls.push(Box::pin(async move {
             let sent = Instant::now();
             let asks: Vec<_> = jobs.iter().map(|job| (job.envelope.id.clone(), Arc::clone(&job.ask))).collect();
@@ -74,13 +89,13 @@ impl Control {
         }));
     }
 
-    /// Takes as many jobs as there is room for, from all queues in turn.
+    /// Takes as many jobs as there is room for, from all queues in turn, and of each the priority whose turn it is.
     fn pop_ready(&mut self, lane: Lane, jobs: &mut Vec<Arc<Job>>) {
-        let mut room = self.slots.room(lane).min(BATCH);
+        let (mut room, queues) = (self.slots.room(lane).min(BATCH), self.plan.queues.len());
         let mut idle = 0;
-        while room > 0 && idle < self.sources.len() {
-            self.claims.turn = (self.claims.turn + 1) % self.sources.len();
-            match self.sources[self.claims.turn].pop(lane) {
+        while room > 0 && idle < queues {
+            self.claims.turn = (self.claims.turn + 1) % queues;
+            match self.pop_next(self.claims.turn, lane) {
                 Some(job) => {
                     jobs.push(job);
                     room -= 1;
@@ -89,10 +104,34 @@ impl Control {
                 None => idle += 1,
             }
         }
+        self.pop_above(lane, jobs);
+    }
+
+    fn pop_next(&mut self, queue: usize, lane: Lane) -> Option<Arc<Job>> {
+        let chooser = &mut self.claims.choosers[lane as usize][queue];
+        let priority = chooser.next(levels::of(&self.sources, queue).map(|source| source.is_ready(lane)))?;
+        chooser.spend(priority);
+        self.sources[Rank { queue, priority }.source()].pop(lane)
+    }
+
+    /// Takes jobs for free slots that lower ones of their queue would get.
+    fn pop_above(&mut self, lane: Lane, jobs: &mut Vec<Arc<Job>>) {
+        for (index, source) in self.sources.iter_mut().enumerate().filter(|(_, source)| source.is_ready(lane)) {
+            let Rank { queue, priority } = Rank::of(index);
+            let above = |job: &&Arc<Job>| {
+                let rank = Rank::of(job.at.queue);
+                job.lane() == lane && rank.queue == queue && rank.priority <= priority
+            };
+            if self.slots.room_above(lane, queue, priority, 0) > 0 {
+                let room = self.slots.room_above(lane, queue, priority, jobs.iter().filter(above).count());
+                jobs.extend(std::iter::from_fn(|| source.pop(lane)).take(room.min(BATCH)));
+            }
+        }
     }
 
     pub(super) fn claimed(&mut self, Claimed { jobs, sent, answers }: Claimed) {
         self.claims.asking = false;
+        self.claims.asked.clear();
         let answers = match answers {
             Ok(answers) => answers,
             Err(error) => {
@@ -152,7 +191,7 @@ impl Control {
         }
         let unknown = run.job.definition.is_none();
         let suspect = deliveries >= Claimer::SUSPECT;
-        let lane = run.job.lane();
+        let job = Arc::clone(&run.job);
         if self.draining {
             return self.give_back(&[run], Vec::new());
         }
@@ -160,7 +199,7 @@ impl Control {
         if unknown {
             self.unknown(id, token);
         } else {
-            self.slots.grant(lane, suspect, id, token);
+            self.slots.grant(&job, suspect, token);
         }
     }
 

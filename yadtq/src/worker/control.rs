@@ -22,6 +22,7 @@ use super::{
     heartbeat::Stillness,
     intake::Intake,
     job::Run,
+    levels,
     run::Stop,
     settle::Ending,
     source::Source,
@@ -99,13 +100,12 @@ pub(super) async fn run(
 ) -> Result<Exit, Error> {
     let (broker, store) = client.config().open()?;
     let namespace = &client.config().namespace;
-    let sources = plan.queues.iter().map(|queue| Source::subscribe(&*broker, namespace, queue));
-    let sources = sources.collect::<Result<_, _>>()?;
+    let sources = levels::sources(&*broker, namespace, &plan.queues)?;
     let (finish, mut finishes) = mpsc::unbounded_channel();
     let mut control = Control {
         started_at: client.config().clock.now_us() / 1_000,
         stillness: Stillness::new(Arc::clone(&client.config().clock)),
-        slots: Slots::new(&plan.options),
+        slots: Slots::new(&plan.options, plan.queues.len()),
         sources,
         id,
         plan: plan.clone(),
@@ -116,7 +116,7 @@ pub(super) async fn run(
         calls: FuturesUnordered::new(),
         later: DelayQueue::new(),
         intake: Intake::default(),
-        claims: Claims::default(),
+        claims: Claims::new(plan.queues.len(), plan.options.strict_priority),
         runs: HashMap::new(),
         board: Arc::default(),
         endings: VecDeque::new(),
@@ -143,6 +143,7 @@ pub(super) async fn run(
     control.inspect();
     control.listen();
     control.pass_progress_on();
+    control.look_for_topics(Duration::ZERO);
     let exit = control.serve(&mut finishes, stop).await;
     match exit {
         Exit::Stopped => control.drain(&mut finishes, stop).await,

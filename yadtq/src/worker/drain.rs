@@ -69,7 +69,7 @@ impl Control {
     }
 
     fn close(&self) -> impl Future<Output = ()> + Send + 'static {
-        let subscriptions: Vec<_> = self.sources.iter().map(|source| Arc::clone(&source.subscription)).collect();
+        let subscriptions: Vec<_> = self.sources.iter().filter_map(|source| source.subscription().cloned()).collect();
         async move {
             join_all(subscriptions.iter().map(|subscription| subscription.close())).await;
         }

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -18,12 +17,18 @@ use tracing::{Instrument, info, info_span, warn};
 use super::{
     builder::Options,
     control::Control,
-    job::{Lane, Run},
+    granted::{Granted, Waiting},
+    job::{Job, Lane, Run},
+    levels::{self, Rank},
     step::Due,
 };
 use crate::{
     context::Context,
-    core::{lifecycle::Token, names::TaskId},
+    core::{
+        lifecycle::Token,
+        names::TaskId,
+        priority::{Levels, Priority},
+    },
     task::{ArgsError, Body, Finished, Reader, RunBlocking, RunFuture},
     wire::{envelope::Args, failure::ErrorKind},
 };
@@ -70,7 +75,7 @@ pub(super) struct Slots {
 struct LaneSlots {
     limit: usize,
     started: usize,
-    granted: VecDeque<(TaskId, Token)>,
+    granted: Granted,
     pace: Pace,
 }
 
@@ -81,11 +86,11 @@ struct Pace {
 }
 
 impl Slots {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(super) fn new(options: &Options, queues: usize) -> Self {
         let slots = |limit| LaneSlots {
             limit,
             started: 0,
-            granted: VecDeque::new(),
+            granted: Granted::new(queues, options.strict_priority),
             pace: Pace { since: Instant::now(), finished: 0, ahead: 0 },
         };
         Self { lanes: [slots(options.concurrency), slots(options.blocking_concurrency)], quarantine: slots(1) }
@@ -102,19 +107,28 @@ impl Slots {
         self.quarantine.started + self.quarantine.granted.len() == 0
     }
 
-    pub(super) fn grant(&mut self, lane: Lane, suspect: bool, id: TaskId, token: Token) {
-        self.of(lane, suspect).granted.push_back((id, token));
+    /// How many tasks of a priority may be claimed although there is no room, in the place of lower ones of their queue
+    /// that are granted: as many as there are free slots. `claimed`: those that are about to be, at this level or above.
+    pub(super) fn room_above(&self, lane: Lane, queue: usize, priority: Priority, claimed: usize) -> usize {
+        let slots = &self.lanes[lane as usize];
+        let (above, below) = slots.granted.around(queue, priority);
+        slots.limit.saturating_sub(slots.started + above + claimed).min(below)
+    }
+
+    pub(super) fn grant(&mut self, job: &Job, suspect: bool, token: Token) {
+        let Rank { queue, priority } = Rank::of(job.at.queue);
+        self.of(job.lane(), suspect).granted.push(queue, priority, (job.envelope.id.clone(), token));
     }
 
     /// All that was granted and has not started.
-    pub(super) fn granted(&self) -> impl Iterator<Item = &(TaskId, Token)> {
-        self.lanes.iter().chain([&self.quarantine]).flat_map(|slots| &slots.granted)
+    pub(super) fn granted(&self) -> impl Iterator<Item = &Waiting> {
+        self.lanes.iter().chain([&self.quarantine]).flat_map(|slots| slots.granted.iter())
     }
 
     /// Takes some of it back.
     pub(super) fn retain_granted(&mut self, keep: impl Fn(&TaskId) -> bool) {
         for slots in self.lanes.iter_mut().chain([&mut self.quarantine]) {
-            slots.granted.retain(|(id, _)| keep(id));
+            slots.granted.retain(&keep);
         }
     }
 
@@ -130,8 +144,8 @@ impl Slots {
 }
 
 impl LaneSlots {
-    fn next(&mut self) -> Option<(TaskId, Token)> {
-        if self.started < self.limit { self.granted.pop_front() } else { None }
+    fn next(&mut self, coming: impl Fn(usize) -> Levels<bool>) -> Option<Waiting> {
+        if self.started < self.limit { self.granted.pop(coming) } else { None }
     }
 }
 
@@ -163,11 +177,18 @@ impl Control {
     pub(super) fn start_granted(&mut self) {
         for suspect in [false, true] {
             for lane in Lane::ALL {
-                while let Some((id, token)) = self.slots.of(lane, suspect).next() {
+                while let Some((id, token)) = self.next_granted(lane, suspect) {
                     self.start(&id, token, suspect);
                 }
             }
         }
+    }
+
+    fn next_granted(&mut self, lane: Lane, suspect: bool) -> Option<Waiting> {
+        let (sources, claims) = (&self.sources, &self.claims);
+        // One suspect is claimed at a time, so nobody overtakes there.
+        let coming = |queue| if suspect { [false; 3] } else { levels::coming(sources, claims, queue, lane) };
+        self.slots.of(lane, suspect).next(coming)
     }
 
     fn start(&mut self, id: &TaskId, token: Token, suspect: bool) {
@@ -184,7 +205,8 @@ impl Control {
         let (envelope, lane) = (&job.envelope, job.lane());
         run.started = Some(Instant::now());
         let (task, queue) = (Arc::clone(&job.ask.task), Arc::clone(&job.ask.queue));
-        info!(event = "task_started", worker = %self.id, task_id = %id, task = %task, queue = %queue,
+        let priority = Rank::of(job.at.queue).priority;
+        info!(event = "task_started", worker = %self.id, task_id = %id, task = %task, queue = %queue, %priority,
             attempt = envelope.attempt, deliveries = run.deliveries,
             waited_ms = millis(job.received.elapsed()), "task started");
         let span = info_span!("task", task_id = %id, task = %task, queue = %queue, attempt = envelope.attempt);

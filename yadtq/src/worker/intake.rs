@@ -79,7 +79,8 @@ impl Control {
 
     fn assigned(&mut self, queue: usize, partitions: &[i32]) {
         let source = &mut self.sources[queue];
-        info!(event = "partitions_assigned", worker = %self.id, queue = %source.queue, ?partitions, "partitions assigned");
+        info!(event = "partitions_assigned", worker = %self.id, queue = %source.queue, priority = %source.priority,
+            ?partitions, "partitions assigned");
         for &partition in partitions {
             source.assigned(partition, self.intake.next_epoch());
         }
@@ -88,9 +89,12 @@ impl Control {
     /// What runs goes on: its lease lives, and the next owner watches it.
     fn revoked(&mut self, queue: usize, partitions: &[i32]) {
         let source = &mut self.sources[queue];
-        info!(event = "partitions_revoked", worker = %self.id, queue = %source.queue, ?partitions, "partitions revoked");
+        info!(event = "partitions_revoked", worker = %self.id, queue = %source.queue, priority = %source.priority,
+            ?partitions, "partitions revoked");
         source.revoked(partitions);
         self.give_back_waiting(|run| run.job.at.queue == queue && partitions.contains(&run.job.at.partition));
+        // A slot may have been kept for what is gone.
+        self.start_granted();
     }
 
     fn received(&mut self, queue: usize, record: Incoming) {
@@ -113,7 +117,7 @@ impl Control {
             }
         };
         debug!(event = "task_received", worker = %self.id, task_id = %envelope.id, task = %envelope.task,
-            queue = %source.queue, attempt = envelope.attempt, partition, offset, "task received");
+            queue = %source.queue, topic = %source.topic, priority = %envelope.priority, attempt = envelope.attempt, partition, offset, "task received");
         let ask = Ask {
             seq: envelope.seq,
             attempt: envelope.attempt,

@@ -16,6 +16,7 @@ use crate::{
 /// Where a record was read, and in which assignment of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
+    /// Which source of the worker: a queue's topic of one priority.
     pub(super) queue: usize,
     pub(super) partition: i32,
     pub(super) epoch: u64,
@@ -37,7 +38,7 @@ pub(super) struct Job {
 }
 
 /// Which slots a task takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     Async,
     Blocking,

@@ -1,4 +1,4 @@
-//! One queue of a worker: its partitions, what of it waits for a slot, and when enough is enough.
+//! One queue of a worker, of one priority: its partitions, what of it waits for a slot, and when enough is enough.
 //!
 //! Bounded in two ways. A partition whose window between oldest unfinished and newest record grows to [`WINDOW`] is
 //! paused until half of it is done. A queue of which [`READY_JOBS`] wait for a slot, or [`OPEN_BYTES`] are unfinished,
@@ -20,6 +20,7 @@ use crate::{
     core::{
         names::{Namespace, Queue},
         offsets::OffsetTracker,
+        priority::Priority,
     },
 };
 
@@ -29,11 +30,13 @@ const OPEN_BYTES: usize = 64 * 1_024 * 1_024;
 /// How long a full queue may be left alone.
 pub(super) const PATIENCE: Duration = Duration::from_millis(300);
 
-/// One queue that this worker takes from.
+/// One topic that this worker takes from.
 pub(super) struct Source {
     pub(super) queue: Arc<str>,
+    pub(super) priority: Priority,
     pub(super) topic: Arc<str>,
-    pub(super) subscription: Arc<dyn Subscription>,
+    /// `None` while there is no such topic.
+    subscription: Option<Arc<dyn Subscription>>,
     partitions: HashMap<i32, Partition>,
     ready: [VecDeque<Arc<Job>>; 2],
     polling: bool,
@@ -64,17 +67,31 @@ impl Partition {
 }
 
 impl Source {
-    pub(super) fn subscribe(broker: &dyn Broker, namespace: &Namespace, queue: &Queue) -> Result<Self, BrokerError> {
-        let topic: Arc<str> = namespace.topic(queue).into();
-        Ok(Self {
+    pub(super) fn new(namespace: &Namespace, queue: &Queue, priority: Priority) -> Self {
+        Self {
             queue: queue.shared(),
-            subscription: broker.subscribe(&topic)?,
-            topic,
+            priority,
+            topic: namespace.topic_of(queue, priority).into(),
+            subscription: None,
             partitions: HashMap::new(),
             ready: Default::default(),
             polling: false,
             full: Full::No,
-        })
+        }
+    }
+
+    /// Joins the group of its topic, which is created if it is missing.
+    pub(super) fn join(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
+        self.subscription = Some(broker.subscribe(&self.topic)?);
+        Ok(())
+    }
+
+    pub(super) fn subscription(&self) -> Option<&Arc<dyn Subscription>> {
+        self.subscription.as_ref()
+    }
+
+    pub(super) fn is_ready(&self, lane: Lane) -> bool {
+        !self.ready[lane as usize].is_empty()
     }
 
     pub(super) fn is_polling(&self) -> bool {
@@ -87,15 +104,16 @@ impl Source {
 
     /// The subscription, if it is time to poll it.
     pub(super) fn poll(&mut self) -> Option<Arc<dyn Subscription>> {
+        let subscription = self.subscription.as_ref()?;
         let due = !self.polling && !matches!(self.full, Full::Waiting(_));
         self.polling |= due;
-        due.then(|| Arc::clone(&self.subscription))
+        due.then(|| Arc::clone(subscription))
     }
 
     pub(super) fn assigned(&mut self, partition: i32, epoch: u64) {
         self.partitions.insert(partition, Partition::new(epoch));
-        if self.full == Full::Paused {
-            self.subscription.pause(partition);
+        if let Some(subscription) = self.subscription.as_ref().filter(|_| self.full == Full::Paused) {
+            subscription.pause(partition);
         }
     }
 
@@ -114,16 +132,16 @@ impl Source {
     /// An offset that was read before means that the log starts anew: its topic was deleted and made again, or its
     /// end was lost with a broker. Then offsets below mean other records, and are counted from scratch.
     pub(super) fn started(&mut self, record: &Incoming, fresh_epoch: impl FnOnce() -> u64) -> Option<u64> {
-        let partition = self.partitions.get_mut(&record.partition)?;
+        let (partition, subscription) = (self.partitions.get_mut(&record.partition)?, self.subscription.as_ref()?);
         if !partition.tracker.start(record.offset) {
             warn!(event = "partition_rewound", topic = %self.topic, partition = record.partition, offset = record.offset,
                 "the log goes on at an earlier offset: was the topic deleted?");
             if partition.paused && self.full != Full::Paused {
-                self.subscription.resume(record.partition);
+                subscription.resume(record.partition);
             }
             *partition = Partition::new(fresh_epoch());
             partition.tracker.start(record.offset);
-            self.subscription.store(record.partition, record.offset);
+            subscription.store(record.partition, record.offset);
         }
         partition.bytes += record.size();
         Some(partition.tracker.epoch())
@@ -131,18 +149,20 @@ impl Source {
 
     /// The record is terminal or handed on: its offset can be committed with those below it.
     pub(super) fn finished(&mut self, at: Position) {
-        let Some(partition) = self.partitions.get_mut(&at.partition) else { return };
+        let (Some(partition), Some(subscription)) = (self.partitions.get_mut(&at.partition), &self.subscription) else {
+            return;
+        };
         if partition.tracker.epoch() != at.epoch {
             return;
         }
         partition.bytes = partition.bytes.saturating_sub(at.bytes);
         if let Some(next) = partition.tracker.finish(at.epoch, at.offset) {
-            self.subscription.store(at.partition, next);
+            subscription.store(at.partition, next);
         }
         if partition.paused && partition.tracker.window() <= WINDOW / 2 {
             partition.paused = false;
             if self.full != Full::Paused {
-                self.subscription.resume(at.partition);
+                subscription.resume(at.partition);
             }
         }
     }
@@ -170,11 +190,12 @@ impl Source {
 
     /// Pauses partitions whose window is full.
     pub(super) fn mind_windows(&mut self) {
+        let Some(subscription) = &self.subscription else { return };
         for (&id, partition) in self.partitions.iter_mut().filter(|(_, partition)| !partition.paused) {
             if partition.tracker.window() >= WINDOW {
                 partition.paused = true;
-                self.subscription.pause(id);
-                debug!(event = "partition_paused", queue = %self.queue, partition = id,
+                subscription.pause(id);
+                debug!(event = "partition_paused", queue = %self.queue, priority = %self.priority, partition = id,
                     "its oldest task has been running while {WINDOW} others came");
             }
         }
@@ -209,8 +230,9 @@ impl Source {
     }
 
     fn each_open_partition(&self, act: impl Fn(&dyn Subscription, i32)) {
+        let Some(subscription) = &self.subscription else { return };
         for (&id, _) in self.partitions.iter().filter(|(_, partition)| !partition.paused) {
-            act(&*self.subscription, id);
+            act(&**subscription, id);
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     heartbeat::Beaten,
     job::{Job, Position},
     lease::Extensions,
+    levels::Looked,
     revoke::Order,
     settle::{Ending, Settling},
 };
@@ -29,6 +30,8 @@ pub(super) enum Step {
     Polled { queue: usize, events: Vec<Event> },
     /// The worker has been full for a while.
     StillFull { queue: usize },
+    /// The topics that were missing were looked for.
+    Looked(Looked),
     /// A batch of claims was answered, or not.
     Claimed(Claimed),
     /// A batch of ends was answered, or not.
@@ -71,6 +74,7 @@ impl Control {
         match step {
             Step::Polled { queue, events } => self.polled(queue, events),
             Step::StillFull { queue } => self.still_full(queue),
+            Step::Looked(looked) => self.looked(looked),
             Step::Claimed(claimed) => self.claimed(claimed),
             Step::Settled(settling) => self.settled(settling),
             Step::Extended(extensions) => self.extended(extensions),

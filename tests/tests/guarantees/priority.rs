@@ -1,0 +1,220 @@
+//! A full low backlog delays a high task by no more than what runs already, and a round of weights.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use yadtq::{Client, Context, MissingState, Priority, TaskHandle, Worker};
+use yadtq_tests::{PATIENCE, process::Process, tasks, until};
+
+use super::{Bench, worker_with};
+
+const BACKLOG: u64 = 100_000;
+/// How long a task takes, in ms: longer than it takes to hear of another.
+const NAP: u64 = 20;
+const SLOTS: usize = 2;
+/// High tasks that come at once.
+const BURST: usize = 60;
+/// A round of weights: six high, three normal, one low.
+const ROUND: usize = 10;
+const WAIT: Duration = Duration::from_secs(60);
+
+/// What happened in the worker, in the order of its log.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Received(String),
+    Started(String),
+}
+
+fn seen(worker: &Process) -> Vec<Seen> {
+    let read = |line: &String| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        let id = event["task_id"].as_str()?.to_owned();
+        match event["event"].as_str()? {
+            "task_received" => Some(Seen::Received(id)),
+            "task_started" => Some(Seen::Started(id)),
+            _ => None,
+        }
+    };
+    worker.output().iter().filter_map(read).collect()
+}
+
+/// Sends a backlog of low tasks, and starts a worker that has as many of them in hand as it may.
+async fn backlog(test: &str, strict: bool) -> (Bench, Process) {
+    let bench = Bench::new(test).await;
+    let calls = (0..BACKLOG).map(|_| tasks::nap.call(NAP).priority(Priority::Low).ignore_result());
+    for answer in bench.client.send_many(calls).await {
+        answer.expect("acknowledged");
+    }
+    let env = bench.env.clone().with("TEST_SLOTS", &SLOTS.to_string());
+    let worker = worker_with(&if strict { env.with("TEST_STRICT", "1") } else { env });
+    worker.event("task_started", |_| true).await;
+    // It takes no more than this from a topic; the consumer fetches on behind that.
+    until("all it may have is in hand", async || (worker.events("task_received").len() > 4_000).then_some(())).await;
+    (bench, worker)
+}
+
+/// How many other tasks started between the receipt of a task and its start.
+fn overtaken_by(seen: &[Seen], id: &str) -> usize {
+    let at = |what: Seen| seen.iter().position(|seen| *seen == what).unwrap_or_else(|| panic!("{what:?} is missing"));
+    let (received, started) = (at(Seen::Received(id.to_owned())), at(Seen::Started(id.to_owned())));
+    seen[received..started].iter().filter(|seen| matches!(seen, Seen::Started(_))).count()
+}
+
+async fn send(client: &Client, priority: Priority, count: usize) -> Vec<TaskHandle<u64>> {
+    let calls = (0..count).map(|_| tasks::nap.call(NAP).priority(priority));
+    client.send_many(calls).await.into_iter().map(|handle| handle.expect("acknowledged")).collect()
+}
+
+async fn all_end(handles: &[TaskHandle<u64>]) {
+    for result in join_all(handles.iter().map(|handle| handle.wait(WAIT))).await {
+        assert_eq!(result.expect("a result"), NAP);
+    }
+}
+
+/// The high topic does not exist when the worker starts.
+async fn first_high_task(bench: &Bench, worker: &Process) {
+    let sent = Instant::now();
+    all_end(&send(&bench.client, Priority::High, 1).await).await;
+    assert!(sent.elapsed() < Duration::from_secs(10), "its topic was found after {:?}", sent.elapsed());
+    worker.event("priority_joined", |event| event["priority"] == "high").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
+    let (bench, worker) = backlog("weights", false).await;
+    first_high_task(&bench, &worker).await;
+    for _ in 0..10 {
+        let high = send(&bench.client, Priority::High, 1).await;
+        let acknowledged = worker.events("task_started").len();
+        all_end(&high).await;
+        let id = high[0].id().to_string();
+        let overtaken = overtaken_by(&seen(&worker), &id);
+        assert!(overtaken <= ROUND, "{overtaken} tasks started first");
+        let starts = worker.events("task_started");
+        let at = starts.iter().position(|event| event["task_id"] == *id).expect("it started");
+        // It may even have started before the acknowledgement was heard of.
+        let before = at.saturating_sub(acknowledged);
+        assert!(before <= SLOTS + ROUND, "{before} tasks started after it was acknowledged");
+    }
+
+    // Many at once take turns with the low ones: none of the two starves.
+    let high: Vec<_> = send(&bench.client, Priority::High, BURST).await;
+    all_end(&high).await;
+    let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
+    let order = seen(&worker);
+    let is_high = |seen: &Seen| matches!(seen, Seen::Started(id) if ids.contains(id));
+    let first = order.iter().position(is_high).expect("the first");
+    let last = order.iter().rposition(is_high).expect("the last");
+    let others = order[first..last].iter().filter(|seen| matches!(seen, Seen::Started(_)) && !is_high(seen)).count();
+    // One low task to six high ones, give or take those that are claimed in the wrong moment, and a round.
+    assert!(others >= BURST / 12, "{others} low tasks in {BURST} high ones");
+    assert!(others <= BURST / 6 + ROUND, "{others} low tasks in {BURST} high ones");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strictly_a_high_task_waits_for_what_runs() {
+    let (bench, worker) = backlog("strict", true).await;
+    first_high_task(&bench, &worker).await;
+    for count in [1, 1, 1, 1, 1, BURST] {
+        let high = send(&bench.client, Priority::High, count).await;
+        all_end(&high).await;
+        let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
+        let mut waiting = 0_usize;
+        // While a high task has been received and has not started, no other starts.
+        for seen in seen(&worker) {
+            match seen {
+                Seen::Received(id) => waiting += usize::from(ids.contains(&id)),
+                Seen::Started(id) if ids.contains(&id) => waiting -= 1,
+                Seen::Started(id) => assert_eq!(waiting, 0, "{id} started before them"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_priority_survives_a_killed_worker() {
+    let bench = Bench::new("levels").await;
+    let mut handles = Vec::new();
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        handles.extend(send(&bench.client, priority, 300).await);
+    }
+    let env = bench.env.clone().with("TEST_SLOTS", &SLOTS.to_string());
+    let mut first = worker_with(&env);
+    for priority in Priority::ALL {
+        first.event("task_succeeded", |event| started_as(&first, &event["task_id"], priority)).await;
+    }
+    let second = worker_with(&env);
+    first.kill().await;
+    all_end(&handles).await;
+    for priority in Priority::ALL {
+        let of = |event: &serde_json::Value| event["priority"] == priority.as_str();
+        second.event("task_started", of).await;
+    }
+    // An end is recorded once, whoever ran the task.
+    let depths = until("all is committed", async || {
+        let depths = bench.client.admin().queues().await.expect("depths");
+        depths.iter().all(|depth| depth.lag == 0).then_some(depths)
+    })
+    .await;
+    assert_eq!(depths.iter().map(|depth| depth.priority).collect::<Vec<_>>(), Priority::ALL);
+}
+
+fn started_as(worker: &Process, id: &serde_json::Value, priority: Priority) -> bool {
+    let started = worker.events("task_started");
+    started.iter().any(|event| event["task_id"] == *id && event["priority"] == priority.as_str())
+}
+
+/// What started, in order: the tasks' own words.
+#[derive(Default)]
+struct Starts(Mutex<Vec<&'static str>>);
+
+impl Starts {
+    fn note(&self, what: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    fn all(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[yadtq::task(priority = "low")]
+async fn patient(ctx: Context) -> Result<(), MissingState> {
+    ctx.state::<Arc<Starts>>()?.note("low");
+    tokio::time::sleep(Duration::from_millis(NAP)).await;
+    Ok(())
+}
+
+#[yadtq::task(priority = "high")]
+async fn urgent(ctx: Context) -> Result<(), MissingState> {
+    ctx.state::<Arc<Starts>>()?.note("high");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_the_same_holds() {
+    for (strict, most) in [(false, SLOTS + ROUND), (true, SLOTS)] {
+        let client = Client::embedded();
+        for answer in client.send_many((0..BACKLOG).map(|_| patient.call().ignore_result())).await {
+            answer.expect("accepted");
+        }
+        let starts = Arc::new(Starts::default());
+        let worker = Worker::builder().client(&client).register(patient).register(urgent).state(Arc::clone(&starts));
+        let worker = worker.concurrency(SLOTS).strict_priority(strict).drain_timeout(Duration::ZERO);
+        let worker = worker.start().await.expect("a worker");
+        // The first one creates the topic.
+        let high = urgent.call().send(&client).await.expect("accepted");
+        high.wait(PATIENCE).await.expect("a result");
+        for _ in 0..10 {
+            let before = starts.all().len();
+            urgent.call().send(&client).await.expect("accepted").wait(PATIENCE).await.expect("a result");
+            let waited = starts.all()[before..].iter().position(|what| *what == "high").expect("it ran");
+            assert!(waited <= most, "{waited} low tasks started first, strict: {strict}");
+        }
+        worker.stop().await.expect("it stops");
+    }
+}
