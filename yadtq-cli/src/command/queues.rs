@@ -3,7 +3,7 @@
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::QueueDepth;
+use yadtq::{Priority, QueueDepth};
 
 use crate::{
     cli::Global,
@@ -14,24 +14,32 @@ use crate::{
     text,
 };
 
-const COLUMNS: [Column; 4] =
-    [Column::text("QUEUE"), Column::number("PARTITIONS"), Column::number("DEPTH"), Column::number("LAG")];
+const COLUMNS: [Column; 5] = [
+    Column::text("QUEUE"),
+    Column::text("PRIORITY"),
+    Column::number("PARTITIONS"),
+    Column::number("DEPTH"),
+    Column::number("LAG"),
+];
 
 /// List the queues, with how much waits in each
 ///
+/// One line for each priority that was used in a queue, the highest first.
 /// LAG: tasks that wait or run. DEPTH: records that Kafka holds, finished ones that are not purged yet included.
 /// PARTITIONS: the most workers that can share the queue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   yadtq queues
-  yadtq queues --json | jq '.[] | select(.lag > 1000) | .queue'")]
+  yadtq queues --json | jq '.[] | select(.lag > 1000) | .queue'
+  yadtq queues --json | jq '.[] | select(.priority == \"high\" and .lag > 0)'")]
 pub(crate) struct Queues {}
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Row {
     queue: String,
+    priority: Priority,
     partitions: usize,
     depth: u64,
     lag: u64,
@@ -62,12 +70,19 @@ impl Queues {
 
 impl Row {
     fn cells(&self) -> Vec<Cell> {
-        vec![Cell::new(text::line(&self.queue)), Cell::new(self.partitions), Cell::new(self.depth), Cell::new(self.lag)]
+        vec![
+            Cell::new(text::line(&self.queue)),
+            Cell::new(self.priority),
+            Cell::new(self.partitions),
+            Cell::new(self.depth),
+            Cell::new(self.lag),
+        ]
     }
 }
 
 impl From<QueueDepth> for Row {
     fn from(depth: QueueDepth) -> Self {
-        Self { queue: depth.queue, partitions: depth.partitions, depth: depth.records, lag: depth.lag }
+        let QueueDepth { queue, priority, partitions, records, lag } = depth;
+        Self { queue, priority, partitions, depth: records, lag }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use clap::{Args, builder::NonEmptyStringValueParser};
+use clap::{
+    Args,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser as _},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use yadtq::{Call, Client, Error, Queue, StoreError, TaskId};
+use yadtq::{Call, Client, Error, Priority, Queue, StoreError, TaskId};
 
 use crate::{
     cli::Global,
@@ -19,6 +22,7 @@ use tokio::time::timeout;
 
 /// A healthy Redis answers much sooner, and without one the task is sent all the same.
 const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+const PRIORITIES: [&str; 3] = [Priority::High.as_str(), Priority::Normal.as_str(), Priority::Low.as_str()];
 
 /// Send a task, and print its id
 ///
@@ -32,6 +36,7 @@ Examples:
   yadtq submit resize --args-json - < args.json
   yadtq submit add 1 2 --wait --timeout 30s
   yadtq submit invoice 17 --unique order-17 --unique-ttl 1h
+  yadtq submit send_code ada@example.org --priority high
   yadtq submit add -- -1 2")]
 pub(crate) struct Submit {
     /// The task's name, as the worker registers it
@@ -52,6 +57,10 @@ pub(crate) struct Submit {
     /// The queue to send it to; a queue that the task's code declares is not known here
     #[arg(long, default_value_t)]
     queue: Queue,
+
+    /// How soon it runs beside others of its queue; a priority that the task's code declares is not known here
+    #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(PRIORITIES).try_map(|name| name.parse::<Priority>()))]
+    priority: Priority,
 
     /// The task's id, 1 to 128 bytes; sending a task again under its id is safe: it ends once [default: a UUIDv7]
     #[arg(long)]
@@ -112,6 +121,7 @@ impl Submit {
         let client = global.connect().await?;
         let id = self.id.unwrap_or_else(TaskId::new);
         let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
+        call = call.priority(self.priority);
         if let Some(timeout) = self.run_timeout {
             call = call.timeout(*timeout);
         }

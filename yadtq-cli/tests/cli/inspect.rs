@@ -52,10 +52,15 @@ async fn queues_are_listed_with_what_waits() {
         place.yadtq(["submit", "add", "1", "2"]).await.exits(0);
     }
     place.yadtq(["submit", "greet", "Ada", "--queue", "mail"]).await.exits(0);
+    place.yadtq(["submit", "greet", "Eve", "--queue", "mail", "--priority", "high"]).await.exits(0);
     let queues = place.yadtq(["queues", "--json"]).await.exits(0).quietly().json();
-    let queue = |name: &str, waiting: u64| json!({"queue": name, "partitions": 12, "depth": waiting, "lag": waiting});
-    assert_eq!(queues, json!([queue("default", 2), queue("mail", 1)]));
-    let human = "QUEUE    PARTITIONS  DEPTH  LAG\ndefault          12      2    2\nmail             12      1    1\n";
+    let queue = |name: &str, priority: &str, waiting: u64| json!({"queue": name, "priority": priority, "partitions": 12, "depth": waiting, "lag": waiting});
+    assert_eq!(queues, json!([queue("default", "normal", 2), queue("mail", "high", 1), queue("mail", "normal", 1)]));
+    let human = "QUEUE    PRIORITY  PARTITIONS  DEPTH  LAG
+default  normal            12      2    2
+mail     high              12      1    1
+mail     normal            12      1    1
+";
     place.yadtq(["queues"]).await.exits(0).quietly().prints(human);
 }
 

@@ -80,6 +80,17 @@ async fn a_run_has_its_timeout() {
 }
 
 #[tokio::test]
+async fn every_priority_runs() {
+    let place = Place::new();
+    let worker = place.worker().await;
+    for priority in ["high", "normal", "low"] {
+        let args = ["submit", "add", "1", "2", "--priority", priority, "--wait", "--timeout", "30s"];
+        place.yadtq(args).await.exits(0).prints("3\n");
+    }
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     let place = Place::new();
     let refused = |ran: crate::support::Ran, words: &str| ran.exits(2).mentions("error: ").mentions(words).prints("");
@@ -96,6 +107,7 @@ async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     refused(place.yadtq(["submit", "add", "--unique-ttl", "1h"]).await, "--unique");
     refused(place.yadtq(["submit", "add", "--unique", "k", "--unique-ttl", "0s"]).await, "1 s to 365 days");
     refused(place.yadtq(["submit", "add", "--unique", "", "--unique-ttl", "1h"]).await, "1 to 256 bytes");
+    refused(place.yadtq(["submit", "add", "--priority", "urgent"]).await, "possible values: high, normal, low");
     let large = format!("[\"{}\"]", "x".repeat(1_000_000));
     refused(place.with_stdin(["submit", "add", "--args-json", "-"], &large).await, "send a reference to the data");
 }
