@@ -69,6 +69,25 @@ fn expiry() {
 }
 
 #[test]
+fn priority() {
+    let said = said(example("priority"));
+    let order = |how: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(how));
+        line.unwrap_or_else(|| panic!("{how} in {said}")).trim().to_owned()
+    };
+    let (weighted, strict) = (order("by weights:"), order("strictly:"));
+    for level in ["H", "N", "L"] {
+        assert_eq!((weighted.matches(level).count(), strict.matches(level).count()), (30, 30), "{said}");
+    }
+    // What was sent last is done first: strictly all of it, by weights most of it.
+    let middle = |order: &str, level: &str| order.match_indices(level).nth(15).map(|(at, _)| at);
+    for order in [&weighted, &strict] {
+        assert!(middle(order, "H") < middle(order, "N") && middle(order, "N") < middle(order, "L"), "{said}");
+    }
+    assert!(weighted.find('L') < weighted.rfind('H') && strict.find('L') > strict.rfind('H'), "{said}");
+}
+
+#[test]
 fn revoke() {
     let said = said(example("revoke"));
     assert!(!said.contains("is out"), "{said}");
