@@ -5,4 +5,6 @@ pub mod lifecycle;
 pub mod names;
 pub mod offsets;
 pub mod priority;
+pub mod schedule;
+pub mod ticks;
 pub mod unique;

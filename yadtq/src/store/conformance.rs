@@ -1,11 +1,17 @@
 //! What every store must do, run on each of them.
 #![allow(clippy::unwrap_used)]
 
+mod periodic;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::timeout;
 
+use self::periodic::{
+    declarations_are_as_the_pure_function_says, periodic_tasks_are_listed_by_name,
+    the_latest_acknowledged_tick_only_grows,
+};
 use super::{
     Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store, StoreError,
     Submission, WorkerInfo,
@@ -55,6 +61,8 @@ macro_rules! conformance_tests {
             progress_follows_the_token progress_reaches_who_watches progress_ends_with_the_run
             a_key_is_whose_it_was_first every_history_of_a_key keys_are_told_apart a_key_is_free_again_in_time
             a_worker_is_registered_until_it_leaves a_lost_worker_is_told_once
+            the_latest_acknowledged_tick_only_grows periodic_tasks_are_listed_by_name
+            declarations_are_as_the_pure_function_says
         );
     };
     ($backend:ident, $store:expr; $($test:ident)*) => {

@@ -4,7 +4,7 @@
 //! cannot be seen here. Clients and workers of one process share it through an `Arc`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
     core::{
         lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
+        ticks::{self, Declaration, Declared, Known},
         unique::{self, Reserved, Taken, UniqueKey},
     },
 };
@@ -247,6 +248,24 @@ impl Store for MemoryStore {
         Ok(live.map(|worker| worker.info.clone()).collect())
     }
 
+    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        let now_ms = now_us / 1_000;
+        inner.periodics.retain(|_, periodic| periodic.expires_ms > now_ms);
+        let declare = |by: &Declaration| {
+            let entry = inner.periodics.entry(Arc::clone(&by.name)).or_default();
+            entry.expires_ms = now_ms + by.lives_ms(ttl::WAITING);
+            Ok(ticks::declare(&mut entry.state, by))
+        };
+        Ok(tasks.iter().map(declare).collect())
+    }
+
+    async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError> {
+        let (inner, now_us) = self.lock();
+        let live = inner.periodics.iter().filter(|(_, periodic)| periodic.expires_ms > now_us / 1_000);
+        Ok(live.filter_map(|(name, periodic)| Some((Arc::clone(name), periodic.state.clone()?))).collect())
+    }
+
     async fn ping(&self) -> Result<StoreInfo, StoreError> {
         Ok(StoreInfo { summary: "in the memory of this process".to_owned(), warnings: Vec::new() })
     }
@@ -269,6 +288,13 @@ struct Inner {
     uniques: HashMap<UniqueKey, (Option<Taken>, u64)>,
     mailboxes: HashMap<ClientId, Weak<Mailbox>>,
     workers: HashMap<String, Registration>,
+    periodics: BTreeMap<Arc<str>, Periodic>,
+}
+
+#[derive(Debug, Default)]
+struct Periodic {
+    state: Option<Declared>,
+    expires_ms: u64,
 }
 
 #[derive(Debug, Default)]

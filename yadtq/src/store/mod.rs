@@ -24,6 +24,7 @@ use crate::core::{
         Token, Verdict,
     },
     names::{ClientId, TaskId, WorkerId},
+    ticks::{Declaration, Declared, Known},
     unique::{Reserved, UniqueKey},
 };
 
@@ -315,6 +316,13 @@ pub trait Store: Debug + Send + Sync {
 
     /// Workers whose registration has not lapsed.
     async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError>;
+
+    /// Notes periodic tasks that a worker declares: [`ticks::declare`](crate::core::ticks::declare) on each. They are
+    /// forgotten [`ttl::WAITING`] after their next tick, or after now if there is none.
+    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError>;
+
+    /// Periodic tasks that are not forgotten, by name.
+    async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError>;
 
     /// Asks the store who it is and looks for settings that endanger results.
     async fn ping(&self) -> Result<StoreInfo, StoreError>;

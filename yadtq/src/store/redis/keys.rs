@@ -45,6 +45,16 @@ impl Keys {
         format!("{}:workers", self.namespace)
     }
 
+    /// The hash of a periodic task.
+    pub(super) fn tick(&self, name: &str) -> String {
+        format!("{}:tick:{{{name}}}", self.namespace)
+    }
+
+    /// The sorted set of the names of periodic tasks, by when they are forgotten.
+    pub(super) fn ticks(&self) -> String {
+        format!("{}:ticks", self.namespace)
+    }
+
     /// The channel on which a client is told of results.
     pub(super) fn reply(&self, client: &str) -> String {
         format!("{}{client}", self.reply_prefix())

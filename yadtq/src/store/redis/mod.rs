@@ -12,6 +12,7 @@ mod call;
 mod codec;
 mod connection;
 mod keys;
+mod periodics;
 mod registry;
 mod replies;
 mod scripts;
@@ -43,6 +44,7 @@ use super::{
 use crate::core::{
     lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
     names::{ClientId, Namespace, TaskId, WorkerId},
+    ticks::{Declaration, Declared, Known},
     unique::{Reserved, UniqueKey},
 };
 
@@ -160,6 +162,14 @@ impl Store for RedisStore {
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError> {
         self.list_workers().await
+    }
+
+    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+        self.declare_periodics(tasks).await
+    }
+
+    async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError> {
+        self.list_periodics().await
     }
 
     async fn ping(&self) -> Result<StoreInfo, StoreError> {

@@ -16,6 +16,7 @@ use crate::{
     core::{
         lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
         names::{ClientId, TaskId, WorkerId},
+        ticks::Declaration,
     },
     store::{Completion, Handover, Lease, MAX_WAITERS, Report, Revival, StoreError, Submission, ttl},
 };
@@ -39,6 +40,7 @@ static REPLAY: Script = Script::new(include_str!("lua/replay.lua"));
 static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static READ: Script = Script::new(include_str!("lua/read.lua"));
+static DECLARE: Script = Script::new(include_str!("lua/declare.lua"));
 static BEAT: Script = Script::new(include_str!("lua/beat.lua"));
 
 impl RedisStore {
@@ -218,6 +220,25 @@ impl RedisStore {
         let answers = self.send(&BEAT, &[Call { args, keys: 1 }]).await?;
         let lost = answers.into_iter().flat_map(Value::into_array).collect::<Vec<_>>();
         Ok(lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), pair[1].as_u64().unwrap_or_default())).collect())
+    }
+
+    /// Two values of each declaration.
+    pub(super) async fn run_declare(&self, tasks: &[Declaration]) -> Result<Vec<Value>, StoreError> {
+        let optional = |ms: Option<u64>| ms.map(|ms| ms.to_string());
+        let call = |chunk: &[Declaration]| {
+            let mut args = Args::default();
+            for task in chunk {
+                args.text(&self.keys.tick(&task.name));
+            }
+            for by in chunk {
+                args.number(by.now).number(by.lives_ms(ttl::WAITING)).text(&by.schedule).optional(by.zone.as_deref());
+                args.text(by.missed.as_str()).text(&by.task).text(&by.queue);
+                args.optional(optional(by.next).as_deref()).optional(optional(by.last).as_deref());
+            }
+            Call { args, keys: chunk.len() }
+        };
+        let calls = tasks.chunks(self.per_call()).map(call).collect::<Vec<_>>();
+        Ok(self.send(&DECLARE, &calls).await?.into_iter().flat_map(Value::into_array).collect())
     }
 
     /// Runs a script over a batch of tasks; returns the values of all its answers in one list.

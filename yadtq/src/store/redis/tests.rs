@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SortedSetsInterface};
 use tokio::time::timeout;
 
 use super::{
@@ -18,6 +18,7 @@ use crate::{
     core::{
         lifecycle::{Ask, Claim, Claimer, Held, Outcome, Progress, Status, TaskState, Verdict},
         names::TaskId,
+        ticks::{Declaration, Missed},
         unique::{Reserved, UniqueKey},
     },
     store::{
@@ -93,6 +94,40 @@ async fn a_finished_task_keeps_nothing_transient() {
         assert!(fields.contains(&"finished-at".to_owned()), "{end}: {fields:?}");
         assert!(!fields.iter().any(|field| transient.contains(&&**field)), "{end}: {fields:?}");
     }
+}
+
+/// It outlives a weekend without workers, and its own next tick.
+#[tokio::test]
+async fn a_declaration_is_forgotten_some_days_after_its_next_tick() {
+    let store = redis_for_test().await;
+    let now = store.now_us().await.unwrap() / 1_000;
+    let mut by = Declaration {
+        name: "nightly".into(),
+        schedule: "@daily".into(),
+        zone: Some("UTC".into()),
+        missed: Missed::Skip,
+        task: "report".into(),
+        queue: "default".into(),
+        next: Some(now + 86_400_000),
+        last: None,
+        now,
+    };
+    store.declare(std::slice::from_ref(&by)).await.unwrap().remove(0).unwrap();
+    let client = store.connection.client();
+    let left: u64 = client.pttl(store.keys.tick("nightly")).await.unwrap();
+    assert!((ttl::WAITING + 86_390_000..=ttl::WAITING + 86_400_000).contains(&left), "{left}");
+    // The list forgets it with the next declaration of anything.
+    by.name = "other".into();
+    by.now += ttl::WAITING + 86_400_001;
+    store.declare(std::slice::from_ref(&by)).await.unwrap().remove(0).unwrap();
+    let names: Vec<String> = client.zrange(store.keys.ticks(), 0, -1, None, false, None, false).await.unwrap();
+    assert_eq!(names, ["other"]);
+    // Another program's key fails alone.
+    client.set::<(), _, _>(store.keys.tick("spoiled"), "3", None, None, false).await.unwrap();
+    let answers = store.declare(&[Declaration { name: "spoiled".into(), ..by.clone() }, by]).await.unwrap();
+    assert!(
+        matches!(&answers[..], [Err(StoreError::WrongType { key, .. }), Ok(_)] if key.ends_with(":tick:{spoiled}"))
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,71 @@
+//! Periodic tasks: a hash each, and a sorted set of their names by when they are forgotten.
+
+use std::{collections::HashMap, sync::Arc};
+
+use fred::{
+    interfaces::{FredResult, HashesInterface, SortedSetsInterface},
+    types::Value,
+};
+use futures_util::future::try_join_all;
+
+use super::{RedisStore, codec};
+use crate::{
+    core::ticks::{Declaration, Declared, Known},
+    store::{StoreError, ttl},
+};
+
+impl RedisStore {
+    pub(super) async fn declare_periodics(
+        &self, tasks: &[Declaration],
+    ) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+        let answers = self.run_declare(tasks).await?;
+        self.list_names(tasks).await.map_err(self.told())?;
+        let known = |(by, answer): (&Declaration, &[Value])| {
+            let since = codec::text(&answer[1]).parse();
+            let detail = || StoreError::WrongType { key: self.keys.tick(&by.name), detail: codec::text(&answer[0]) };
+            Ok(Known { last: codec::text(&answer[0]).parse().ok(), since: since.map_err(|_| detail())? })
+        };
+        Ok(tasks.iter().zip(answers.chunks_exact(2)).map(known).collect())
+    }
+
+    /// Puts names where a list can find them. A script could not: in a cluster the set is in another slot.
+    async fn list_names(&self, tasks: &[Declaration]) -> FredResult<()> {
+        let Some(now) = tasks.iter().map(|by| by.now).max() else { return Ok(()) };
+        #[allow(clippy::cast_precision_loss, reason = "times in ms are exact for the next 280,000 years")]
+        let ends = |by: &Declaration| ((by.now + by.lives_ms(ttl::WAITING)) as f64, by.name.to_string());
+        let (client, key) = (self.connection.client(), self.keys.ticks());
+        client.zadd::<(), _, _>(&key, None, None, false, false, tasks.iter().map(ends).collect::<Vec<_>>()).await?;
+        #[allow(clippy::cast_precision_loss, reason = "as above")]
+        client.zremrangebyscore::<(), _, _, _>(&key, f64::NEG_INFINITY, now as f64).await
+    }
+
+    pub(super) async fn list_periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError> {
+        let client = &self.connection.client();
+        let names = client.zrange::<Vec<String>, _, _, _>(self.keys.ticks(), 0, -1, None, false, None, false);
+        let mut names = names.await.map_err(self.told())?;
+        names.sort_unstable();
+        let reads = names.into_iter().map(|name| async move {
+            let fields: HashMap<String, String> = client.hgetall(self.keys.tick(&name)).await?;
+            Ok(declared(&fields).map(|declared| (name.into(), declared)))
+        });
+        let all = try_join_all(reads).await.map_err(self.told())?;
+        Ok(all.into_iter().flatten().collect())
+    }
+}
+
+/// A hash; `None` if it has lapsed or is written in a way that this version can't read.
+fn declared(fields: &HashMap<String, String>) -> Option<Declared> {
+    let text = |name: &str| fields.get(name).map(|text| Arc::from(&**text));
+    let ms = |name: &str| fields.get(name)?.parse().ok();
+    Some(Declared {
+        schedule: text("schedule")?,
+        zone: text("time-zone"),
+        missed: fields.get("missed")?.parse().ok()?,
+        task: text("task")?,
+        queue: text("queue")?,
+        next: ms("next"),
+        last: ms("last"),
+        since: ms("since")?,
+        declared_at: ms("declared-at")?,
+    })
+}
