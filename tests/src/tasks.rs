@@ -154,3 +154,11 @@ pub async fn overdo(ctx: Context) -> u8 {
 pub async fn once(fields: std::collections::BTreeMap<String, u8>) -> i64 {
     fields.values().copied().map(i64::from).sum()
 }
+
+/// Notes that it ran, at once: its worker may be killed.
+#[yadtq::task]
+pub async fn tick(ctx: Context) -> Result<(), TaskError> {
+    let record = ctx.state::<std::sync::Arc<Record>>()?;
+    record.note(&ctx)?;
+    Ok(record.flush()?)
+}

@@ -16,8 +16,9 @@ use self::dead_letters::DeadLetters;
 use crate::{
     broker::{Broker, QueueDepth},
     config::Config,
-    core::{lifecycle::TaskState, names::TaskId},
+    core::{lifecycle::TaskState, names::TaskId, ticks::Declared},
     error::Error,
+    periodic,
     store::{Store, WorkerInfo},
     wire::failure::Failure,
 };
@@ -76,6 +77,37 @@ pub struct TaskInfo {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<u64>,
+}
+
+/// A periodic task as its workers have declared it. Times are in ms since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct PeriodicInfo {
+    /// The name.
+    pub name: String,
+    /// The cron expression, or `every` and the interval.
+    pub schedule: String,
+    /// The time zone of the cron expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What becomes of missed ticks: `run-once` or `skip`.
+    pub missed: String,
+    /// The name of the task.
+    pub task: String,
+    /// The queue that it is sent to.
+    pub queue: String,
+    /// The next tick.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+    /// The latest tick that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// The id of the task of that tick.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_id: Option<String>,
+    /// When a worker has declared it last; each does so every 10 s.
+    pub declared_at: u64,
 }
 
 /// What [`Admin::ping`] found of one server.
@@ -139,6 +171,25 @@ impl Admin {
         DeadLetters::new(Arc::clone(&self.broker), Arc::clone(&self.store), self.config.clone())
     }
 
+    /// Periodic tasks that workers have declared, by name. One that no worker declares any more is listed until 7 days
+    /// after its next tick.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let client = yadtq::Client::embedded();
+    /// for periodic in client.admin().periodics().await? {
+    ///     println!("{} runs {} next at {:?}", periodic.name, periodic.task, periodic.next);
+    /// }
+    /// # Ok::<(), yadtq::Error>(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub async fn periodics(&self) -> Result<Vec<PeriodicInfo>, Error> {
+        let all = self.store.periodics().await?;
+        Ok(all.into_iter().map(|(name, declared)| PeriodicInfo::new(&name, declared)).collect())
+    }
+
     /// Asks both servers who they are, and looks for settings that endanger tasks or results.
     pub async fn ping(&self) -> PingReport {
         let start = tokio::time::Instant::now();
@@ -152,6 +203,23 @@ impl Admin {
         };
         let (kafka, redis) = tokio::join!(kafka, redis);
         PingReport { servers: self.config.servers(), kafka, redis }
+    }
+}
+
+impl PeriodicInfo {
+    fn new(name: &str, declared: Declared) -> Self {
+        Self {
+            name: name.to_owned(),
+            schedule: declared.schedule.to_string(),
+            time_zone: declared.zone.map(|zone| zone.to_string()),
+            missed: declared.missed.to_string(),
+            task: declared.task.to_string(),
+            queue: declared.queue.to_string(),
+            next: declared.next,
+            last: declared.last,
+            last_id: declared.last.map(|tick| periodic::id(name, tick).to_string()),
+            declared_at: declared.declared_at,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 /// let handle = add.call(1, 2).queue("math").timeout(Duration::from_secs(5)).send(&client).await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a call does nothing until it is sent"]
 pub struct Call<T> {
     pub(crate) task: Cow<'static, str>,
@@ -245,5 +245,11 @@ impl<T> Call<T> {
         T: DeserializeOwned,
     {
         Client::current().await?.send(self).await
+    }
+
+    /// The same call, for somebody who does not need its result.
+    pub(crate) fn untyped(self) -> Call<()> {
+        let Self { task, args, queue, id, timeout, result_ttl, expires, unique, priority, output: PhantomData } = self;
+        Call { task, args, queue, id, timeout, result_ttl, expires, unique, priority, output: PhantomData }
     }
 }

@@ -23,7 +23,8 @@
 //!
 //! - [`task`]: makes a task of a function.
 //! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
-//! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery), [dead letters](guide::dead_letters), [wire format](guide::wire_format),
+//! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery),
+//!   [dead letters](guide::dead_letters), [periodic tasks](guide::periodic), [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
 mod admin;
@@ -37,6 +38,7 @@ mod core;
 mod error;
 pub mod guide;
 mod handle;
+mod periodic;
 mod report;
 mod store;
 mod task;
@@ -48,7 +50,7 @@ pub use yadtq_macros::task;
 
 pub use crate::{
     admin::{
-        Admin, PingReport, ServerReport, TaskInfo,
+        Admin, PeriodicInfo, PingReport, ServerReport, TaskInfo,
         dead_letters::{DeadLetterPage, DeadLetterWalk, DeadLetters},
         letter::{BadPlace, DeadLetter, Place},
         replay::{NotReplayed, ReplayReport, Replayed},
@@ -62,9 +64,11 @@ pub use crate::{
         lifecycle::{Status, UnknownStatus},
         names::{NameError, Namespace, Queue, TaskId},
         priority::{Priority, UnknownPriority},
+        ticks::Missed,
     },
     error::Error,
     handle::TaskHandle,
+    periodic::Periodic,
     store::{StoreError, WorkerInfo},
     task::{Definition, IntoTaskError, Task, TaskError},
     wire::failure::{ErrorKind, Failure},

@@ -1,8 +1,8 @@
 //! A worker process for the tests: configured by the environment, logs as JSON lines on stdout.
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use yadtq::{Error, Worker};
+use yadtq::{Error, Periodic, Worker};
 use yadtq_tests::tasks::{self, Record};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +30,7 @@ async fn work() -> Result<(), Error> {
         .register(tasks::stateless)
         .register(tasks::brief)
         .register(tasks::obey)
+        .register(tasks::tick)
         .register(tasks::count)
         .register(tasks::flood)
         .register(tasks::overdo)
@@ -42,7 +43,16 @@ async fn work() -> Result<(), Error> {
         worker = worker.strict_priority(true);
     }
     if let Ok(ms) = env::var("TEST_DRAIN_MS") {
-        worker = worker.drain_timeout(std::time::Duration::from_millis(ms.parse().expect("TEST_DRAIN_MS is a number")));
+        worker = worker.drain_timeout(Duration::from_millis(ms.parse().expect("TEST_DRAIN_MS is a number")));
+    }
+    // `name missed seconds`, comma separated.
+    for declared in env::var("TEST_PERIODIC").unwrap_or_default().split_terminator(',') {
+        let [name, missed, seconds] = declared.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("TEST_PERIODIC has `{declared}`")
+        };
+        let interval = Duration::from_secs(seconds.parse().expect("TEST_PERIODIC has seconds"));
+        let missed = missed.parse().expect("TEST_PERIODIC says what becomes of missed ticks");
+        worker = worker.periodic(Periodic::every(name, interval, tasks::tick.call()).missed(missed));
     }
     worker.run().await?;
     record.flush().expect("the record can be written");

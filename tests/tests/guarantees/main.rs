@@ -6,6 +6,7 @@ mod drain;
 mod faults;
 mod foreign;
 mod lost_redis;
+mod periodic;
 mod poison;
 mod priority;
 mod progress;

@@ -302,6 +302,11 @@ impl Client {
         }
     }
 
+    /// Says whether a call could be sent.
+    pub(crate) fn check<T>(&self, call: Call<T>) -> Result<(), Error> {
+        self.prepare(call).map(drop)
+    }
+
     fn prepare<T>(&self, call: Call<T>) -> Result<Prepared, Error> {
         let queue: Queue = match call.queue {
             Some(name) => name.parse()?,

@@ -9,6 +9,9 @@ pub mod delivery {}
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
 
+#[doc = include_str!("periodic.md")]
+pub mod periodic {}
+
 #[doc = include_str!("wire_format.md")]
 pub mod wire_format {}
 

@@ -1,6 +1,13 @@
 //! Settings of a worker, and what is checked before it starts.
 
-use std::{any::Any, collections::HashMap, num::NonZeroUsize, thread::available_parallelism, time::Duration};
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use super::run::Worker;
 use crate::{
@@ -8,6 +15,7 @@ use crate::{
     context::State,
     core::names::Queue,
     error::Error,
+    periodic::{self, Periodic},
     store::ttl,
     task::{Definition, Task},
 };
@@ -37,6 +45,7 @@ pub struct WorkerBuilder {
     tasks: Vec<Definition>,
     state: State,
     queues: Option<Vec<String>>,
+    periodics: Vec<Periodic>,
     options: Options,
 }
 
@@ -79,6 +88,7 @@ pub(super) struct Plan {
     pub(super) tasks: HashMap<&'static str, Definition>,
     pub(super) queues: Vec<Queue>,
     pub(super) state: State,
+    pub(super) periodics: Arc<[periodic::Plan]>,
     pub(super) options: Options,
 }
 
@@ -106,6 +116,23 @@ impl WorkerBuilder {
     /// The queues it takes tasks from. Default: those of the registered tasks.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A call that is sent by the clock: every tick of its schedule is one task, however many workers declare it. The task
+    /// need not be registered here, if other workers run it. See [`Periodic`].
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn report(region: String) {}
+    /// # async fn f() -> Result<(), yadtq::Error> {
+    /// use yadtq::{Periodic, Worker};
+    ///
+    /// let nightly = Periodic::cron("nightly-report", "0 3 * * *", report.call("eu".to_owned()));
+    /// Worker::builder().register(report).periodic(nightly.time_zone("Europe/Berlin")).run().await
+    /// # }
+    /// ```
+    pub fn periodic(mut self, periodic: Periodic) -> Self {
+        self.periodics.push(periodic);
         self
     }
 
@@ -180,7 +207,9 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// - [`Error::DuplicateTask`]: two tasks have one name.
-    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, or a number is 0 or beyond reason.
+    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, or a periodic
+    ///   task has a wrong name, cron expression, time zone, interval or queue, or the name of another one.
+    /// - [`Error::Argument`]: an argument of a periodic task cannot be written as JSON.
     pub fn build(self) -> Result<Worker, Error> {
         let options = self.options;
         for (what, value) in [
@@ -222,7 +251,12 @@ impl WorkerBuilder {
                 return Err(Error::DuplicateTask { name: task.name.to_owned() });
             }
         }
-        Ok(Worker::new(self.client, Plan { tasks, queues, state: self.state, options }))
+        let periodics = self.periodics.into_iter().map(Periodic::check).collect::<Result<Arc<[_]>, _>>()?;
+        let mut names = HashSet::new();
+        if let Some(twice) = periodics.iter().find(|periodic| !names.insert(&periodic.name)) {
+            return Err(Error::config("periodic", format!("two are named `{}`; give one another name", twice.name)));
+        }
+        Ok(Worker::new(self.client, Plan { tasks, queues, state: self.state, periodics, options }))
     }
 
     /// Builds the worker and starts it; see [`Worker::start`].
@@ -247,6 +281,7 @@ impl std::fmt::Debug for WorkerBuilder {
         f.debug_struct("WorkerBuilder")
             .field("tasks", &self.tasks)
             .field("queues", &self.queues)
+            .field("periodics", &self.periodics)
             .finish_non_exhaustive()
     }
 }

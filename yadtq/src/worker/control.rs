@@ -82,6 +82,8 @@ pub(super) struct Control {
     pub(super) extending: bool,
     /// Calls under way that give tasks back.
     pub(super) releasing: usize,
+    /// Ticks of periodic tasks are produced, or the last ones still on their way.
+    pub(super) ticking: bool,
     /// Takes nothing new.
     pub(super) draining: bool,
     pub(super) stop_polling: CancellationToken,
@@ -123,6 +125,7 @@ pub(super) async fn run(
         settling: false,
         extending: false,
         releasing: 0,
+        ticking: false,
         draining: false,
         stop_polling: CancellationToken::new(),
         beating: false,
@@ -142,6 +145,7 @@ pub(super) async fn run(
     );
     control.inspect();
     control.listen();
+    control.start_ticking();
     control.pass_progress_on();
     control.look_for_topics(Duration::ZERO);
     let exit = control.serve(&mut finishes, stop).await;

@@ -101,7 +101,7 @@ impl Control {
 
     /// Nothing runs, and all is said.
     fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.releasing == 0 && !self.claims.asking
+        self.runs.is_empty() && self.releasing == 0 && !self.claims.asking && !self.ticking
     }
 
     /// Nothing is left that could be handed back: what still runs cannot be stopped.

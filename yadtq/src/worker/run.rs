@@ -60,7 +60,8 @@ impl Worker {
     /// are retried, and the log says so.
     ///
     /// # Errors
-    /// [`Error::Config`]: the environment has a wrong setting. [`Error::Worker`]: no thread could be started.
+    /// [`Error::Config`]: the environment has a wrong setting, or a periodic call a wrong option. [`Error::TooLarge`]: a
+    /// periodic call has arguments that the client does not send. [`Error::Worker`]: no thread could be started.
     pub async fn start(self) -> Result<RunningWorker, Error> {
         self.spawn(false).await
     }
@@ -81,6 +82,7 @@ impl Worker {
             Some(client) => client,
             None => Client::current().await?,
         };
+        self.plan.periodics.iter().try_for_each(|periodic| periodic.check(&client))?;
         let stop = Stop::default();
         let (tell, ended) = oneshot::channel();
         let (tasks, asked) = (Handle::current(), stop.clone());

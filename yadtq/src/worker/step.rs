@@ -50,6 +50,8 @@ pub(super) enum Step {
     ProgressPassedOn,
     /// A heartbeat was sent, or not.
     Beaten(Beaten),
+    /// The worker stops, and produces no more ticks.
+    Ticked,
     /// The servers were looked at, once, at the start.
     Inspected,
 }
@@ -83,6 +85,7 @@ impl Control {
             Step::Ordered(order) => self.ordered(order),
             Step::ProgressPassedOn => self.pass_progress_on(),
             Step::Beaten(beaten) => self.beaten(beaten),
+            Step::Ticked => self.ticking = false,
             Step::Inspected | Step::Confirmed => {}
         }
     }

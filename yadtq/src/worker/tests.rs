@@ -1,5 +1,7 @@
 //! What only a clock that can be moved can show.
 
+mod periodic;
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{
