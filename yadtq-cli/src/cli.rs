@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Workers(command::workers::Workers),
     Queues(command::queues::Queues),
     Dlq(command::dlq::Dlq),
+    Periodic(command::periodic::Periodic),
     Ping(command::ping::Ping),
     Completions(command::completions::Completions),
 }
@@ -76,6 +77,7 @@ impl Command {
             Self::Workers(command) => command.run(global).await,
             Self::Queues(command) => command.run(global).await,
             Self::Dlq(command) => command.run(global).await,
+            Self::Periodic(command) => command.run(global).await,
             Self::Ping(command) => command.run(global).await,
             Self::Completions(command) => command.run(),
         }

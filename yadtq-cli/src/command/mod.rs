@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod dlq;
+pub(crate) mod periodic;
 pub(crate) mod ping;
 pub(crate) mod queues;
 pub(crate) mod result;

@@ -1,6 +1,7 @@
 //! `yadtq workers`, `yadtq queues` and `yadtq ping`.
 
 use serde_json::json;
+use yadtq::{Call, Missed, Periodic};
 
 use crate::support::{Place, run};
 
@@ -62,6 +63,51 @@ mail     high              12      1    1
 mail     normal            12      1    1
 ";
     place.yadtq(["queues"]).await.exits(0).quietly().prints(human);
+}
+
+#[tokio::test]
+async fn periodic_tasks_are_listed_with_next_and_last() {
+    let place = Place::new();
+    let none = format!("note: no worker declares a periodic task in namespace {}", place.namespace);
+    place.yadtq(["periodic"]).await.exits(0).prints("").says(&none);
+    place.yadtq(["periodic", "--json"]).await.exits(0).quietly().prints("[]\n");
+
+    let call = || Call::<i64>::named("add", (1, 2));
+    let yearly = Periodic::cron("yearly", "0 3 1 1 *", call().queue("mail")).time_zone("Europe/Berlin");
+    let often = Periodic::every("often", std::time::Duration::from_secs(1), call()).missed(Missed::Skip);
+    let worker = place.worker_with(|worker| worker.periodic(yearly).periodic(often)).await;
+    let listed = loop {
+        let listed = place.yadtq(["periodic", "--json"]).await.exits(0).quietly().json();
+        if listed.as_array().unwrap().len() == 2 && listed[0]["last"].is_u64() {
+            break listed;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let (often, yearly) = (&listed[0], &listed[1]);
+    assert_eq!(
+        (&often["name"], &often["schedule"], &often["missed"]),
+        (&json!("often"), &json!("every 1s"), &json!("skip"))
+    );
+    assert!(often["next"].as_u64() > often["last"].as_u64() && often.get("time-zone").is_none(), "{often}");
+    place.until(often["last-id"].as_str().unwrap(), "success").await;
+    assert_eq!((&yearly["name"], &yearly["time-zone"]), (&json!("yearly"), &json!("Europe/Berlin")));
+    assert_eq!(
+        (&yearly["task"], &yearly["queue"], &yearly["missed"]),
+        (&json!("add"), &json!("mail"), &json!("run-once"))
+    );
+    assert!(yearly["next"].is_u64() && yearly["declared-at"].is_u64() && yearly.get("last").is_none(), "{yearly}");
+
+    let human = place.yadtq(["periodic"]).await.exits(0).quietly();
+    let lines: Vec<_> = human.stdout.lines().collect();
+    let titles: Vec<_> = lines[0].split_whitespace().collect();
+    assert_eq!(titles, ["NAME", "TASK", "QUEUE", "NEXT", "LAST", "DECLARED", "MISSED", "SCHEDULE"]);
+    assert!(
+        lines[1].starts_with("often   add   default  ") && lines[1].ends_with("  skip      every 1s"),
+        "{human:#?}"
+    );
+    assert!(lines[2].contains("  in ") && lines[2].contains("  never  "), "{human:#?}");
+    assert!(lines[2].ends_with("  run-once  0 3 1 1 * Europe/Berlin"), "{human:#?}");
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
-use yadtq::{Client, Context, RunningWorker, TaskId, Worker};
+use yadtq::{Client, Context, RunningWorker, TaskId, Worker, WorkerBuilder};
 
 /// Far above what anything here takes, so that only what hangs runs into it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,10 +59,15 @@ impl Place {
 
     /// A worker that knows the tasks below.
     pub(crate) async fn worker(&self) -> RunningWorker {
+        self.worker_with(|worker| worker).await
+    }
+
+    /// The same, with settings of its own.
+    pub(crate) async fn worker_with(&self, set: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> RunningWorker {
         let worker = Worker::builder().client(&self.client().await).register(add).register(greet).register(fail);
         // What runs until it is told to end must not make the tests wait.
         let worker = worker.register(hold).register(climb).drain_timeout(Duration::from_millis(100)).concurrency(7);
-        worker.blocking_concurrency(1).start().await.expect("settings that are right")
+        set(worker.blocking_concurrency(1)).start().await.expect("settings that are right")
     }
 
     /// Waits until the task has this status.

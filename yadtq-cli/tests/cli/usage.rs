@@ -6,7 +6,8 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use crate::support::{Ran, run, yadtq};
 
-const COMMANDS: [&str; 9] = ["submit", "status", "result", "revoke", "workers", "queues", "dlq", "ping", "completions"];
+const COMMANDS: [&str; 10] =
+    ["submit", "status", "result", "revoke", "workers", "queues", "dlq", "periodic", "ping", "completions"];
 
 async fn of(args: &[&str]) -> Ran {
     run(yadtq().args(args), "").await
@@ -25,6 +26,7 @@ async fn help_lists_the_commands_and_the_exit_codes() {
   workers      List the workers that are alive
   queues       List the queues, with how much waits in each
   dlq          List, replay and purge dead letters: what failed for good, or could not be run
+  periodic     List the periodic tasks that workers declare, with their next and last runs
   ping         Ask Kafka and Redis who they are, and look for settings that endanger tasks
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)"
