@@ -132,6 +132,18 @@ fn results() {
     }
 }
 
+#[test]
+fn periodic() {
+    let said = said(example("periodic"));
+    let mut ticks: Vec<_> = said.lines().filter(|line| line.ends_with("Z sweeps the floor")).collect();
+    ticks.dedup();
+    assert!(ticks.len() == 3 && ticks.iter().all(|line| line.starts_with("sweep@2")), "{said}");
+    assert!(
+        said.contains("nightly-report: 0 3 * * * runs report") && said.contains("sweep: every 1s runs sweep"),
+        "{said}"
+    );
+}
+
 /// A worker process, told to stop at the end.
 struct Worker(Child);
 
