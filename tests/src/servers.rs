@@ -109,6 +109,24 @@ impl Kafka {
         self.child.wait().expect("it can be waited for");
     }
 
+    /// Stops it from answering: SIGSTOP.
+    ///
+    /// # Panics
+    /// It cannot be stopped.
+    #[cfg(unix)]
+    pub fn pause(&self) {
+        signal(&self.child, rustix::process::Signal::STOP);
+    }
+
+    /// Lets it answer again after [`pause`](Self::pause).
+    ///
+    /// # Panics
+    /// It cannot be continued.
+    #[cfg(unix)]
+    pub fn go_on(&self) {
+        signal(&self.child, rustix::process::Signal::CONT);
+    }
+
     /// Starts it again after [`kill`](Self::kill), with its data.
     pub fn start_again(&mut self) {
         self.child = Self::spawn(&self.dir);
@@ -178,6 +196,24 @@ impl Redis {
         self.port
     }
 
+    /// Stops it from answering: SIGSTOP.
+    ///
+    /// # Panics
+    /// It cannot be stopped.
+    #[cfg(unix)]
+    pub fn pause(&self) {
+        signal(&self.child, rustix::process::Signal::STOP);
+    }
+
+    /// Lets it answer again after [`pause`](Self::pause).
+    ///
+    /// # Panics
+    /// It cannot be continued.
+    #[cfg(unix)]
+    pub fn go_on(&self) {
+        signal(&self.child, rustix::process::Signal::CONT);
+    }
+
     /// Kills it.
     ///
     /// # Panics
@@ -199,4 +235,10 @@ impl Drop for Redis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, signal).expect("it can be signalled");
 }

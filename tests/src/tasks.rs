@@ -72,19 +72,19 @@ pub async fn crash() {
 }
 
 /// Fails.
-#[yadtq::task]
+#[yadtq::task(max_retries = 0)]
 pub async fn fail(message: String) -> Result<(), String> {
     Err(message)
 }
 
 /// Panics.
-#[yadtq::task]
+#[yadtq::task(max_retries = 0)]
 pub async fn panic(message: String) {
     panic!("{message}");
 }
 
 /// Gives up after 200 ms.
-#[yadtq::task(timeout = "200ms")]
+#[yadtq::task(timeout = "200ms", max_retries = 0)]
 pub async fn dawdle() {
     std::future::pending::<()>().await;
 }
@@ -102,7 +102,7 @@ pub async fn nested(ms: u64) -> Result<u64, yadtq::Error> {
 }
 
 /// Asks for a state that the worker does not have.
-#[yadtq::task]
+#[yadtq::task(max_retries = 0)]
 pub async fn stateless(ctx: Context) -> Result<u8, MissingState> {
     ctx.state::<u8>().copied()
 }
@@ -161,4 +161,62 @@ pub async fn tick(ctx: Context) -> Result<(), TaskError> {
     let record = ctx.state::<std::sync::Arc<Record>>()?;
     record.note(&ctx)?;
     Ok(record.flush()?)
+}
+
+/// Fails at its first attempts, and then returns which attempt it was and what the one before said.
+#[yadtq::task(retry_base = "50ms")]
+pub async fn flaky(ctx: Context, failures: u32) -> Result<(u32, String), String> {
+    match ctx.attempt() {
+        attempt if attempt <= failures => Err(format!("attempt {attempt} failed")),
+        attempt => Ok((attempt, ctx.last_error().map(|error| error.message.clone()).unwrap_or_default())),
+    }
+}
+
+/// Fails as it is told to.
+#[yadtq::task(max_retries = 2, retry_base = "20ms", retry_if = is_odd)]
+pub async fn picky(error: u32) -> Result<(), OddError> {
+    Err(OddError(error))
+}
+
+/// An error with a number.
+#[derive(Debug, thiserror::Error)]
+#[error("error {0}")]
+pub struct OddError(u32);
+
+fn is_odd(error: &OddError) -> bool {
+    error.0 % 2 == 1
+}
+
+/// Steers: `fatal`, `after`, or anything else to succeed at the second attempt.
+#[yadtq::task(max_retries = 1, retry_base = "20ms")]
+pub async fn steered(ctx: Context, how: String) -> Result<u32, TaskError> {
+    match (how.as_str(), ctx.attempt()) {
+        ("fatal", _) => Err(TaskError::fatal("no use")),
+        ("after", 1) => Err(TaskError::retry_after("later", Duration::from_secs(1))),
+        (_, 1) => Err(TaskError::retry("again")),
+        (_, attempt) => Ok(attempt),
+    }
+}
+
+/// Snoozes until a file exists, then returns its attempt.
+#[yadtq::task(max_retries = 0)]
+pub async fn sleepy(ctx: Context, file: std::path::PathBuf) -> Result<u32, TaskError> {
+    if file.exists() { Ok(ctx.attempt()) } else { Err(TaskError::snooze(Duration::from_millis(200))) }
+}
+
+/// Returns how late it runs, in ms.
+#[yadtq::task]
+pub async fn punctual(due_ms: u64) -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX) - i64::try_from(due_ms).unwrap_or(0)
+}
+
+/// Fails at its first attempts, each after a while.
+#[yadtq::task]
+pub async fn fail_slowly(ctx: Context, ms: u64, failures: u32) -> Result<(u32, String), String> {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    match ctx.attempt() {
+        attempt if attempt <= failures => Err("not yet".to_owned()),
+        attempt => Ok((attempt, ctx.last_error().map(|error| error.message.clone()).unwrap_or_default())),
+    }
 }

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
-    Ident, LitStr, Path, Token,
+    Ident, LitInt, LitStr, Path, Token,
     ext::IdentExt,
     parse::{ParseStream, Parser},
     parse_quote,
@@ -29,6 +29,14 @@ pub(crate) struct Options {
     pub(crate) unique: Option<Duration>,
     /// How soon it runs beside others: a variant of `yadtq::Priority`.
     pub(crate) priority: Option<Ident>,
+    /// How often it is tried again.
+    pub(crate) max_retries: Option<u32>,
+    /// The longest wait before the first retry.
+    pub(crate) retry_base: Option<Duration>,
+    /// The longest wait before any retry.
+    pub(crate) retry_cap: Option<Duration>,
+    /// Tells which errors are worth a retry.
+    pub(crate) retry_if: Option<Path>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
 }
@@ -36,6 +44,7 @@ pub(crate) struct Options {
 const NAME_BYTES: usize = 200;
 const QUEUE_BYTES: usize = 100;
 const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
+const MOST_RETRIES: u32 = 1_000;
 const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
 
 impl Options {
@@ -49,9 +58,14 @@ impl Options {
             expires: None,
             unique: None,
             priority: None,
+            max_retries: None,
+            retry_base: None,
+            retry_cap: None,
+            retry_if: None,
             yadtq: parse_quote!(::yadtq),
         };
         let mut seen = Vec::<String>::new();
+        let all = tokens.clone();
         for tokens in split_at_commas(tokens, errors) {
             let Setting { key, value } = match Setting::parse.parse2(tokens) {
                 Ok(setting) => setting,
@@ -70,6 +84,9 @@ impl Options {
             }
             seen.push(name);
         }
+        if options.retry_base.zip(options.retry_cap).is_some_and(|(base, cap)| base > cap) {
+            errors.at(all, "`retry_base` is longer than `retry_cap`, the longest wait between two attempts");
+        }
         options
     }
 
@@ -82,10 +99,14 @@ impl Options {
             "expires" => self.expires = Some(expires(&text(key, value, "10m")?)?),
             "unique" => self.unique = Some(unique(&text(key, value, "1h")?)?),
             "priority" => self.priority = Some(priority(&text(key, value, "high")?)?),
+            "max_retries" => self.max_retries = Some(max_retries(key, value)?),
+            "retry_base" => self.retry_base = Some(wait(&text(key, value, "1s")?)?),
+            "retry_cap" => self.retry_cap = Some(wait(&text(key, value, "10m")?)?),
+            "retry_if" => self.retry_if = Some(function(value)?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
                 let message = format!(
-                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `crate`"
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `max_retries`, `retry_base`, `retry_cap`, `retry_if`, `crate`"
                 );
                 return Err(syn::Error::new_spanned(key, message));
             }
@@ -115,6 +136,10 @@ impl Setting {
                 "unique" => "unique = \"1h\"",
                 "priority" => "priority = \"high\"",
                 "result_ttl" => "result_ttl = \"1h\"",
+                "max_retries" => "max_retries = 5",
+                "retry_base" => "retry_base = \"1s\"",
+                "retry_cap" => "retry_cap = \"10m\"",
+                "retry_if" => "retry_if = is_transient",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
             };
@@ -228,6 +253,35 @@ fn result_ttl(literal: &LitStr) -> syn::Result<Duration> {
         }
         ttl => Ok(ttl),
     }
+}
+
+/// The same limits as `yadtq::Retry`, which the client and the worker apply to policies known only at run time.
+fn max_retries(key: &Ident, value: TokenStream) -> syn::Result<u32> {
+    let literal: LitInt = syn::parse2(value.clone())
+        .map_err(|_| syn::Error::new_spanned(&value, format!("`{key}` takes a whole number, such as `{key} = 5`")))?;
+    match literal.base10_parse::<u32>() {
+        Ok(retries) if retries <= MOST_RETRIES => Ok(retries),
+        _ => {
+            let problem = format!("a task is tried again at most {MOST_RETRIES} times; more would never end");
+            Err(syn::Error::new_spanned(literal, problem))
+        }
+    }
+}
+
+fn wait(literal: &LitStr) -> syn::Result<Duration> {
+    match duration(literal)? {
+        wait if wait < Duration::from_millis(1) || wait > LONGEST_TTL => {
+            Err(syn::Error::new_spanned(literal, "a wait between two attempts is between 1ms and 365 days"))
+        }
+        wait => Ok(wait),
+    }
+}
+
+fn function(value: TokenStream) -> syn::Result<Path> {
+    Path::parse_mod_style.parse2(value.clone()).map_err(|_| {
+        let message = "`retry_if` takes the path of a function from a reference to the error to bool, without quotes, such as `retry_if = is_transient`";
+        syn::Error::new_spanned(value.to_token_stream(), message)
+    })
 }
 
 fn duration(literal: &LitStr) -> syn::Result<Duration> {

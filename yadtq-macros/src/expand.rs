@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{ext::IdentExt, spanned::Spanned};
+use syn::{Path, ext::IdentExt, spanned::Spanned};
 
 use crate::{
     attr::Options,
@@ -37,6 +37,8 @@ pub(crate) struct Expansion<'a> {
     name: String,
     /// `.with_queue(..).with_timeout(..)`
     settings: TokenStream,
+    /// Tells which errors are worth a retry.
+    retry_if: Option<Path>,
 }
 
 impl<'a> Expansion<'a> {
@@ -52,9 +54,15 @@ impl<'a> Expansion<'a> {
         let expires = options.expires.iter().map(duration);
         let unique = options.unique.iter().map(duration);
         let priority = options.priority.iter();
+        let max = options.max_retries.iter();
+        let (base, cap) = (options.retry_base.iter().map(duration), options.retry_cap.iter().map(duration));
+        let says_retry = options.max_retries.is_some() || options.retry_base.is_some() || options.retry_cap.is_some();
+        let retry = says_retry.then(|| quote!(#yadtq::Retry::new() #(.max(#max))* #(.base(#base))* #(.cap(#cap))*));
+        let retry = retry.iter();
         Self {
             function,
             shape,
+            retry_if: options.retry_if.clone(),
             attrs: forward::sort(&function.attrs),
             docs: Docs::new(function, shape),
             private: quote!(#yadtq::__private),
@@ -62,7 +70,7 @@ impl<'a> Expansion<'a> {
             settings: quote! {
                 #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
                 #(.with_expires(#expires))* #(.with_unique(#unique))*
-                #(.with_priority(#yadtq::Priority::#priority))*
+                #(.with_priority(#yadtq::Priority::#priority))* #(.with_retry(#retry))*
             },
             yadtq,
         }
@@ -199,7 +207,13 @@ impl<'a> Expansion<'a> {
         // all must have its span: for a hygienic one, it would go up to the attribute.
         let ty = &shape.returned;
         let (is_result, returned) = (is_result(ty.span()), format_ident!("__yadtq_returned", span = ty.span()));
-        let finish = quote_spanned!(ty.span()=> __yadtq_finish::<#task, #ty, { #is_result }, _>(#returned));
+        let finish = match &self.retry_if {
+            Some(retry_if) => {
+                let retry_if_span = retry_if.span();
+                quote_spanned!(retry_if_span=> __yadtq_finish_if::<#task, _, _>(#returned, #retry_if))
+            }
+            None => quote_spanned!(ty.span()=> __yadtq_finish::<#task, #ty, { #is_result }, _>(#returned)),
+        };
         let run = match function.sig.asyncness {
             Some(_) => quote_spanned! {task.span()=>
                 ::std::boxed::Box::pin(async move {
@@ -234,7 +248,7 @@ impl<'a> Expansion<'a> {
         let (is_result, returned) = (is_result(Span::call_site()), &shape.returned);
         quote! {
             #[allow(unused_imports)]
-            use #private::{NotResult as _, finish as __yadtq_finish};
+            use #private::{NotResult as _, finish as __yadtq_finish, finish_if as __yadtq_finish_if};
             const #is_result: ::core::primitive::bool = #private::Probe::<#returned>::IS;
         }
     }

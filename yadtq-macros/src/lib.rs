@@ -112,6 +112,9 @@ use self::{
 /// | `expires` | how long after it was sent it may start; later it ends as revoked | no limit |
 /// | `unique` | for how long a call with the same arguments makes no second task | every call makes one |
 /// | `priority` | how soon it runs beside others of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |
+/// | `max_retries` | how often it is tried again after its first attempt, at most 1000 | the worker's, 3 |
+/// | `retry_base`, `retry_cap` | the longest wait before the first retry, doubled with each, and before any | the worker's, `1s` and `10m` |
+/// | `retry_if` | the path of a function from a reference to the error to `bool`: whether to try again | every error is worth it |
 /// | `crate` | the path of the `yadtq` crate, where it has another name or is re-exported | `::yadtq` |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {

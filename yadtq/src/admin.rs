@@ -16,7 +16,11 @@ use self::dead_letters::DeadLetters;
 use crate::{
     broker::{Broker, QueueDepth},
     config::Config,
-    core::{lifecycle::TaskState, names::TaskId, ticks::Declared},
+    core::{
+        lifecycle::TaskState,
+        names::{Namespace, TaskId},
+        ticks::Declared,
+    },
     error::Error,
     periodic,
     store::{Store, WorkerInfo},
@@ -62,12 +66,15 @@ pub struct TaskInfo {
     /// The result, if it succeeded and its result is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
-    /// The error, if it failed.
+    /// The error, if it failed, or its latest attempt did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// What the running task has last told of how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Box<RawValue>>,
+    /// When it may run, if it waits for its time or a retry, in ms since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<u64>,
     /// When it was submitted, in ms since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<u64>,
@@ -138,6 +145,14 @@ pub struct PingReport {
 impl Admin {
     pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, config: Config) -> Self {
         Self { broker, store, config }
+    }
+
+    pub(crate) fn broker(&self) -> &dyn Broker {
+        &*self.broker
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.config.namespace
     }
 
     /// A task by its id; `None` if the result backend has nothing of it.
@@ -237,6 +252,7 @@ impl TaskInfo {
             result: state.result.and_then(json),
             error: state.error.and_then(|text| serde_json::from_str(&text).ok()),
             progress: state.progress.and_then(|progress| json(progress.value)),
+            eta: state.eta,
             queued_at: state.queued_at,
             started_at: state.started_at,
             finished_at: state.finished_at,

@@ -1,13 +1,17 @@
 //! One call of a task: its arguments and what the sender decides about it.
 
-use std::{borrow::Cow, marker::PhantomData, time::Duration};
+use std::{
+    borrow::Cow,
+    marker::PhantomData,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::{
     client::Client,
-    core::{names::TaskId, priority::Priority},
+    core::{names::TaskId, priority::Priority, retry::Retry},
     error::Error,
     handle::TaskHandle,
     task::{Definition, Writer},
@@ -36,6 +40,9 @@ pub struct Call<T> {
     pub(crate) expires: Option<Duration>,
     pub(crate) unique: Option<Unique>,
     pub(crate) priority: Priority,
+    pub(crate) countdown: Option<Duration>,
+    pub(crate) eta: Option<SystemTime>,
+    pub(crate) retry: Retry,
     output: PhantomData<fn() -> T>,
 }
 
@@ -82,6 +89,9 @@ impl<T> Call<T> {
             expires: None,
             unique: None,
             priority: Priority::Normal,
+            countdown: None,
+            eta: None,
+            retry: Retry::new(),
             output: PhantomData,
         }
     }
@@ -195,6 +205,70 @@ impl<T> Call<T> {
         self
     }
 
+    /// Runs it after this time and not before. Nothing waits in a worker's memory or on a slot, and no time is too
+    /// long; see the [guide](crate::guide::scheduling). Default: at once.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn remind(whom: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    ///
+    /// remind.call("ada".to_owned()).countdown(Duration::from_secs(3_600)).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn countdown(mut self, time: Duration) -> Self {
+        self.countdown = Some(time);
+        self
+    }
+
+    /// Runs it at this time and not before; at once, if that is past. To the millisecond, before the year 9999.
+    /// Default: at once.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn remind(whom: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3_600);
+    /// remind.call("ada".to_owned()).eta(tomorrow).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn eta(mut self, time: SystemTime) -> Self {
+        self.eta = Some(time);
+        self
+    }
+
+    /// How often it is tried again after its first attempt, at most 1,000. Default: the task's own, else the
+    /// worker's, 3.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn fetch(url: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// fetch.call("https://example.org".to_owned()).max_retries(10).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.retry = self.retry.max(retries);
+        self
+    }
+
+    /// When failed attempts are made again. What it leaves out is as the task says, else the worker.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn fetch(url: String) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// use std::time::Duration;
+    /// use yadtq::Retry;
+    ///
+    /// let retry = Retry::new().max(10).base(Duration::from_secs(5));
+    /// fetch.call("https://example.org".to_owned()).retry(retry).send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
     /// How long the result is kept after the end, at least an hour and at most 365 days; zero: not at all. Default:
     /// the task's own, else the worker's, 24 h.
     ///
@@ -249,7 +323,20 @@ impl<T> Call<T> {
 
     /// The same call, for somebody who does not need its result.
     pub(crate) fn untyped(self) -> Call<()> {
-        let Self { task, args, queue, id, timeout, result_ttl, expires, unique, priority, output: PhantomData } = self;
-        Call { task, args, queue, id, timeout, result_ttl, expires, unique, priority, output: PhantomData }
+        Call {
+            task: self.task,
+            args: self.args,
+            queue: self.queue,
+            id: self.id,
+            timeout: self.timeout,
+            result_ttl: self.result_ttl,
+            expires: self.expires,
+            unique: self.unique,
+            priority: self.priority,
+            countdown: self.countdown,
+            eta: self.eta,
+            retry: self.retry,
+            output: PhantomData,
+        }
     }
 }

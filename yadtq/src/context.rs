@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     core::{lifecycle::Token, names::TaskId},
     report::{self, Board, Reporter},
+    wire::failure::Failure,
 };
 
 /// Handed to a task that takes it as its first parameter. Cheap to clone.
@@ -49,6 +50,7 @@ struct Inner {
     task: Arc<str>,
     queue: Arc<str>,
     attempt: u32,
+    last_error: Option<Arc<Failure>>,
     token: Token,
     cancel: CancellationToken,
     state: State,
@@ -77,15 +79,19 @@ impl Context {
         id: TaskId, task: Arc<str>, queue: Arc<str>, attempt: u32, token: Token, cancel: CancellationToken,
         state: State,
     ) -> Self {
-        Self {
-            inner: Arc::new(Inner { id, task, queue, attempt, token, cancel, state, reporter: Reporter::default() }),
-        }
+        let (last_error, reporter) = (None, Reporter::default());
+        Self { inner: Arc::new(Inner { id, task, queue, attempt, last_error, token, cancel, state, reporter }) }
     }
 
     /// The same context, whose progress somebody passes on.
     pub(crate) fn reporting(self, board: &Arc<Board>) -> Self {
         let reporter = Reporter::new(board);
         Self { inner: Arc::new(Inner { reporter, ..Arc::unwrap_or_clone(self.inner) }) }
+    }
+
+    /// The same context, after an attempt that failed like this.
+    pub(crate) fn after(self, last_error: Option<Arc<Failure>>) -> Self {
+        Self { inner: Arc::new(Inner { last_error, ..Arc::unwrap_or_clone(self.inner) }) }
     }
 
     /// A context for unit tests of a task's body: a fresh id, attempt 1, no state, never cancelled.
@@ -129,6 +135,16 @@ impl Context {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
+    }
+
+    /// Why the attempt before this one failed, if there was one.
+    ///
+    /// ```
+    /// assert!(yadtq::Context::for_test().last_error().is_none());
+    /// ```
+    #[must_use]
+    pub fn last_error(&self) -> Option<&Failure> {
+        self.inner.last_error.as_deref()
     }
 
     /// The fence token of this run: greater than that of every earlier run of the task. A store that remembers

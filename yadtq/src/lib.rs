@@ -40,6 +40,7 @@ pub mod guide;
 mod handle;
 mod periodic;
 mod report;
+mod scheduled;
 mod store;
 mod task;
 mod unique;
@@ -64,11 +65,13 @@ pub use crate::{
         lifecycle::{Status, UnknownStatus},
         names::{NameError, Namespace, Queue, TaskId},
         priority::{Priority, UnknownPriority},
+        retry::Retry,
         ticks::Missed,
     },
     error::Error,
     handle::TaskHandle,
     periodic::Periodic,
+    scheduled::{Scheduled, ScheduledTask},
     store::{StoreError, WorkerInfo},
     task::{Definition, IntoTaskError, Task, TaskError},
     wire::failure::{ErrorKind, Failure},
@@ -82,6 +85,6 @@ pub mod __private {
 
     pub use crate::task::{
         ArgsError, Body, Finished, Injected, NotResult, Probe, Reader, Ret, Returned, RunBlocking, RunFuture, Split,
-        Writer, delay, finish,
+        Writer, delay, finish, finish_if,
     };
 }

@@ -130,6 +130,9 @@ impl Periodic {
         if call.id.is_some() {
             return Err(refused("id", "every tick has an id of its own; leave it out"));
         }
+        if call.eta.is_some() || call.countdown.is_some() {
+            return Err(refused("eta", "the schedule says when it runs; leave out `eta` and `countdown`"));
+        }
         let queue = call.queue.as_deref().map_or_else(|| Ok(Queue::default()), str::parse);
         let queue = queue.map_err(|error| refused("queue", &error.to_string()))?;
         call.args.clone()?;
@@ -208,6 +211,10 @@ mod tests {
             (every(Duration::ZERO), "periodic `nightly`: interval: must be 1 s to 100 years, not 0ns"),
             (every(second).time_zone("UTC"), "periodic `nightly`: time_zone: an interval has none"),
             (Periodic::every("nightly", second, call().id(TaskId::new())), "periodic `nightly`: id: every tick has"),
+            (
+                Periodic::every("nightly", second, call().countdown(second)),
+                "periodic `nightly`: eta: the schedule says",
+            ),
             (Periodic::every("nightly", second, call().queue("dead")), "periodic `nightly`: queue: queue name `dead`"),
             (Periodic::every("nightly", second, Call::<u8>::named("report", 3)), "argument `args` of task report"),
         ] {

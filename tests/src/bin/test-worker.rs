@@ -35,6 +35,12 @@ async fn work() -> Result<(), Error> {
         .register(tasks::flood)
         .register(tasks::overdo)
         .register(tasks::once)
+        .register(tasks::flaky)
+        .register(tasks::fail_slowly)
+        .register(tasks::picky)
+        .register(tasks::steered)
+        .register(tasks::sleepy)
+        .register(tasks::punctual)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

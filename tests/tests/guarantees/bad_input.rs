@@ -72,7 +72,7 @@ fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ),
         (
             "unknown task",
-            br#"{"task-id":"who","task":"nobody-knows","args":[]}"#.to_vec(),
+            br#"{"task-id":"who","task":"nobody-knows","args":[],"retry":{"max":0}}"#.to_vec(),
             "unknown-task",
             "nobody-knows",
         ),
@@ -200,7 +200,13 @@ async fn every_way_to_fail_is_told_to_the_caller() {
     assert_eq!(failure(panic), ("panic".into(), "oh".into()));
     let late = tasks::dawdle.call().send(client).await.expect("acknowledged").wait(wait).await;
     assert_eq!(failure(late), ("timeout".into(), "not done after 200ms".into()));
-    let late = tasks::doze.call(700).timeout(Duration::from_millis(300)).send(client).await.expect("acknowledged");
+    let late = tasks::doze
+        .call(700)
+        .timeout(Duration::from_millis(300))
+        .max_retries(0)
+        .send(client)
+        .await
+        .expect("acknowledged");
     let late = failure(late.wait(wait).await.map(|_| ()));
     assert!(late.0 == "timeout", "a blocking task that overruns: {late:?}");
     let state = tasks::stateless.call().send(client).await.expect("acknowledged").wait(wait).await.map(|_| ());

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod blocked;
+mod delays;
 mod drain;
 mod faults;
 mod foreign;
@@ -11,6 +12,7 @@ mod poison;
 mod priority;
 mod progress;
 mod results;
+mod retries;
 mod revoke;
 mod unique;
 mod volume;

@@ -9,7 +9,7 @@ mod waiting;
 use std::{
     fmt,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::de::DeserializeOwned;
@@ -35,11 +35,13 @@ use crate::{
     error::Error,
     handle::TaskHandle,
     store::{Store, Submission, ttl},
-    wire::envelope::{MAX_NAME, NewRecord},
+    wire::envelope::{MAX_NAME, NewRecord, delayed_key},
 };
 
 /// Nothing is kept for longer.
 pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// The first instant that is no time for a task, in ms since the Unix epoch: whoever writes that means never.
+const YEAR_9999_MS: u64 = 253_370_764_800_000;
 /// How long a new client waits for Redis.
 const CONNECTING: Duration = Duration::from_secs(1);
 /// Tasks per round trip of [`Client::send_many`].
@@ -268,11 +270,17 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// Redis does not answer: it may or may not be revoked, and can be revoked again.
+    /// Redis does not answer: it may or may not be revoked, and can be revoked again. Kafka does not answer, for a task
+    /// that waits for its time: it is revoked, but would run if Redis lost all data; revoke it again.
     pub async fn revoke(&self, id: &TaskId) -> Result<Revocation, Error> {
         let mut answers = self.inner.store.revoke(std::slice::from_ref(id)).await?;
         Ok(match answers.pop().expect("one answer an id")? {
-            lifecycle::Revocation::Revoked { .. } => Revocation::Revoked,
+            lifecycle::Revocation::Revoked { delayed } => {
+                if let Some(seq) = delayed {
+                    self.admin().forget_delayed(id, seq).await?;
+                }
+                Revocation::Revoked
+            }
             lifecycle::Revocation::Asked(worker) => Revocation::Asked { worker: worker.to_string() },
             lifecycle::Revocation::Ended(status) => Revocation::Ended { status },
         })
@@ -327,7 +335,14 @@ impl Client {
         if call.result_ttl.is_some_and(|ttl| ttl > LONGEST_TTL) {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
+        call.retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.inner.config.clock.now_us() / 1_000;
+        let expires = call.expires.map(|time| now_ms.saturating_add(ms(time)));
+        let eta = eta_ms(call.countdown, call.eta, now_ms)?;
+        if eta.zip(expires).is_some_and(|(eta, expires)| expires <= eta) {
+            return Err(Error::config("expires_in", "is over before the task may run (`countdown` or `eta`)"));
+        }
         // Only an id that was chosen can be that of a task which has ended already.
         let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
@@ -340,7 +355,10 @@ impl Client {
             timeout_ms: call.timeout.map(ms),
             result_ttl_ms: call.result_ttl.map(ms),
             priority: call.priority,
-            expires: call.expires.map(|time| (self.inner.config.clock.now_us() / 1_000).saturating_add(ms(time))),
+            expires,
+            retry: call.retry,
+            eta,
+            queue: eta.map(|_| queue.as_str()),
             unique: unique.as_ref().map(|(key, _)| &*key.key),
         };
         let value = record.to_bytes();
@@ -348,10 +366,13 @@ impl Client {
             let max = self.inner.config.max_record_bytes;
             return Err(Error::TooLarge { task: call.task.into_owned(), len: value.len(), max });
         }
-        let topic = self.inner.config.namespace.topic_of(&queue, call.priority).into();
-        let key = id.as_str().to_owned().into();
+        let namespace = &self.inner.config.namespace;
+        let (topic, key) = match eta {
+            Some(_) => (namespace.delayed_topic().into(), delayed_key(&id, 1)),
+            None => (namespace.topic_of(&queue, call.priority).into(), id.as_str().to_owned().into()),
+        };
         let reply_to = Some(Arc::clone(&self.inner.id));
-        let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta: None };
+        let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta };
         Ok(Prepared {
             record: Outgoing { topic, key, value, partition: None, headers: Vec::new() },
             submission,
@@ -413,6 +434,27 @@ impl Client {
         } else if let Err(error) = store.submit(submissions).await {
             warn!(event = "status_not_noted", tasks = submissions.len(), %error, "tasks are sent without it");
         }
+    }
+}
+
+/// When a task may run, in ms since the Unix epoch, if that is not now.
+fn eta_ms(countdown: Option<Duration>, eta: Option<SystemTime>, now_ms: u64) -> Result<Option<u64>, Error> {
+    let (field, at_ms) = match (countdown, eta) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(Error::config("eta", "is given beside `countdown`; give one of the two")),
+        (Some(Duration::ZERO), _) => {
+            return Err(Error::config("countdown", "must be more than zero; leave it out to run at once"));
+        }
+        // Never early: a part of a millisecond counts as one.
+        (Some(time), _) => ("countdown", time.as_micros().div_ceil(1_000).saturating_add(now_ms.into())),
+        (_, Some(time)) => {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            ("eta", since.as_micros().div_ceil(1_000))
+        }
+    };
+    match u64::try_from(at_ms) {
+        Ok(at_ms) if at_ms < YEAR_9999_MS => Ok(Some(at_ms).filter(|&at_ms| at_ms > now_ms)),
+        _ => Err(Error::config(field, "must be before the year 9999")),
     }
 }
 

@@ -13,9 +13,13 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::{
     args::{ArgsError, Reader, Writer},
     expanded::{Injected, delay},
-    output::{IntoTaskError, NotResult, Probe, Ret, Returned, Split, finish},
+    output::{IntoTaskError, NotResult, Probe, Ret, Returned, Split, finish, finish_if},
 };
-use crate::{context::Context, core::priority::Priority, wire::failure::ErrorKind};
+use crate::{
+    context::Context,
+    core::{priority::Priority, retry::Retry},
+    wire::failure::ErrorKind,
+};
 
 /// A function that workers can run. Implemented by `#[yadtq::task]`.
 ///
@@ -47,6 +51,7 @@ pub struct Definition {
     pub(crate) expires: Option<Duration>,
     pub(crate) unique: Option<Duration>,
     pub(crate) priority: Priority,
+    pub(crate) retry: Retry,
     pub(crate) body: Body,
 }
 
@@ -81,6 +86,7 @@ impl Definition {
             expires: None,
             unique: None,
             priority: Priority::Normal,
+            retry: Retry::new(),
             body,
         }
     }
@@ -133,6 +139,14 @@ impl Definition {
         self
     }
 
+    /// Sets when failed attempts are made again.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -169,6 +183,11 @@ impl Definition {
         self.expires
     }
 
+    /// When failed attempts are made again, as far as it says so.
+    pub fn retry(&self) -> Retry {
+        self.retry
+    }
+
     /// How long one run may take, if it is limited.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
@@ -203,13 +222,94 @@ impl fmt::Debug for Definition {
 pub struct TaskError {
     pub(crate) kind: ErrorKind,
     pub(crate) message: String,
+    pub(crate) steer: Steer,
+}
+
+/// What an error says of how the task goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Steer {
+    /// As the retry policy says.
+    #[default]
+    Policy,
+    /// As the retry policy says, also if `retry_if` would not.
+    Retry,
+    /// A retry, after this time.
+    RetryAfter(Duration),
+    /// No retry.
+    Fatal,
+    /// The same attempt again, after this time.
+    Snooze(Duration),
 }
 
 impl TaskError {
     /// An error with this text.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Error, message: message.into() }
+        Self { kind: ErrorKind::Error, message: message.into(), steer: Steer::Policy }
+    }
+
+    /// An error that ends the task: it fails without another attempt, and becomes a dead letter.
+    ///
+    /// ```
+    /// use yadtq::TaskError;
+    ///
+    /// #[yadtq::task]
+    /// async fn charge(card: String) -> Result<u64, TaskError> {
+    ///     let amount: u64 = card.parse().map_err(TaskError::fatal)?;
+    ///     Ok(amount)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn fatal<Via>(error: impl IntoTaskError<Via>) -> Self {
+        Self { steer: Steer::Fatal, ..error.into_task_error() }
+    }
+
+    /// An error after which the task is tried again as its policy says, also if its `retry_if` says no. For the
+    /// attempts that are left.
+    ///
+    /// ```
+    /// assert_eq!(yadtq::TaskError::retry("busy").to_string(), "busy");
+    /// ```
+    #[must_use]
+    pub fn retry<Via>(error: impl IntoTaskError<Via>) -> Self {
+        Self { steer: Steer::Retry, ..error.into_task_error() }
+    }
+
+    /// An error after which the task is tried again after this time, as a `Retry-After` header tells it. For the
+    /// attempts that are left.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yadtq::TaskError;
+    ///
+    /// #[yadtq::task]
+    /// async fn fetch(url: String) -> Result<(), TaskError> {
+    ///     Err(TaskError::retry_after("too many requests", Duration::from_secs(30)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn retry_after<Via>(error: impl IntoTaskError<Via>, time: Duration) -> Self {
+        Self { steer: Steer::RetryAfter(time), ..error.into_task_error() }
+    }
+
+    /// Not an error: the task hands itself back and runs again after this time, as the same attempt. Its slot is free
+    /// meanwhile. A time of zero runs it again at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yadtq::TaskError;
+    ///
+    /// #[yadtq::task]
+    /// async fn ship(order: u64, is_packed: bool) -> Result<(), TaskError> {
+    ///     if !is_packed {
+    ///         return Err(TaskError::snooze(Duration::from_secs(60)));
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn snooze(time: Duration) -> Self {
+        Self { steer: Steer::Snooze(time), ..Self::new(format!("snoozed for {time:?}")) }
     }
 
     /// Names the kind of error, for callers that tell kinds apart. Default: `error`.
@@ -220,7 +320,12 @@ impl TaskError {
     }
 
     pub(crate) fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), steer: Steer::Policy }
+    }
+
+    /// What the function cannot do better at the next attempt.
+    pub(crate) fn hopeless(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { steer: Steer::Fatal, ..Self::of(kind, message) }
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::marker::PhantomData;
 
-use super::{Finished, Task, TaskError};
+use serde::Serialize;
+
+use super::{Finished, Steer, Task, TaskError};
 use crate::wire::failure::ErrorKind;
 
 /// Tells whether `R` is a `Result`.
@@ -139,6 +141,28 @@ where
     Ret<IS_RESULT>: Split<R, Via, Output = T::Output>,
 {
     let output = Ret::<IS_RESULT>::split(returned)?;
-    serde_json::to_string(&output)
-        .map_err(|e| TaskError::of(ErrorKind::Result, format!("the returned value cannot be stored as JSON: {e}")))
+    write(&output)
+}
+
+/// As [`finish`], for a function that says which of its errors are worth another attempt.
+///
+/// # Errors
+/// As [`finish`].
+pub fn finish_if<T: Task, E: IntoTaskError<Via>, Via>(
+    returned: Result<T::Output, E>, retry_if: impl FnOnce(&E) -> bool,
+) -> Finished {
+    let error = match returned {
+        Ok(output) => return write(&output),
+        Err(error) => error,
+    };
+    let steer = if retry_if(&error) { Steer::Policy } else { Steer::Fatal };
+    let error = error.into_task_error();
+    // What the error itself says counts more.
+    Err(if error.steer == Steer::Policy { TaskError { steer, ..error } } else { error })
+}
+
+fn write(output: &impl Serialize) -> Finished {
+    serde_json::to_string(output).map_err(|e| {
+        TaskError::hopeless(ErrorKind::Result, format!("the returned value cannot be stored as JSON: {e}"))
+    })
 }

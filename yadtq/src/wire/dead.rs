@@ -15,16 +15,22 @@ pub enum Reason {
     Arguments,
     /// Too many workers died while they ran it.
     Deliveries,
+    /// Its last attempt failed.
+    Retries,
+    /// It failed, and said that another attempt has no point.
+    Fatal,
 }
 
 impl Reason {
-    /// The reason that belongs to a task's error.
+    /// The reason that belongs to a task's error; `has_attempts`: it could have been tried again.
     #[must_use]
-    pub fn of(kind: &ErrorKind) -> Self {
+    pub fn of(kind: &ErrorKind, has_attempts: bool) -> Self {
         match kind {
             ErrorKind::UnknownTask => Self::UnknownTask,
             ErrorKind::Deliveries => Self::Deliveries,
-            _ => Self::Arguments,
+            ErrorKind::Arguments => Self::Arguments,
+            _ if has_attempts => Self::Fatal,
+            _ => Self::Retries,
         }
     }
 
@@ -36,6 +42,8 @@ impl Reason {
             Self::UnknownTask => "unknown-task",
             Self::Arguments => "arguments",
             Self::Deliveries => "deliveries",
+            Self::Retries => "retries",
+            Self::Fatal => "fatal",
         }
     }
 }

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::failure::Failure;
 use crate::core::{
-    names::{NameError, TaskId},
+    names::{NameError, Queue, TaskId},
     priority::Priority,
+    retry::Retry,
     unique::MAX_KEY,
 };
 
@@ -106,6 +108,12 @@ pub struct Envelope {
     pub unique: Option<Arc<str>>,
     /// The priority it was sent with.
     pub priority: Priority,
+    /// Before that it must not start, in ms since the Unix epoch.
+    pub eta: Option<u64>,
+    /// Overrides when failed attempts are made again.
+    pub retry: Retry,
+    /// Why the attempt before this one failed.
+    pub last_error: Option<Arc<Failure>>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +136,9 @@ struct Reading<'a> {
     unique: Option<Cow<'a, str>>,
     #[serde(default)]
     priority: Priority,
+    eta: Option<u64>,
+    retry: Option<Retry>,
+    last_error: Option<Failure>,
 }
 
 impl Envelope {
@@ -165,6 +176,9 @@ impl Envelope {
             // Only a hint, so none that is too long is an error.
             unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
             priority: reading.priority,
+            eta: reading.eta,
+            retry: reading.retry.unwrap_or_default(),
+            last_error: reading.last_error.map(Arc::new),
         })
     }
 }
@@ -197,6 +211,15 @@ pub struct NewRecord<'a> {
     /// Which of the queue's topics it is sent to.
     #[serde(skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
+    /// Overrides when failed attempts are made again.
+    #[serde(skip_serializing_if = "Retry::is_empty")]
+    pub retry: Retry,
+    /// Before that it must not start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<u64>,
+    /// Where it goes when its time has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<&'a str>,
 }
 
 impl NewRecord<'_> {
@@ -207,14 +230,40 @@ impl NewRecord<'_> {
     }
 }
 
-/// The same record under another `seq` and `attempt`, with every other field as it was.
+/// What a record's next step changes in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The next `seq`.
+    pub seq: u64,
+    /// Its attempt.
+    pub attempt: u32,
+    /// When it may run; `None`: at once, whatever the record said.
+    pub eta: Option<u64>,
+    /// Where it goes then.
+    pub queue: &'a str,
+    /// JSON text of why it goes on.
+    pub error: Option<&'a str>,
+}
+
+/// The record of the next step, with every other field as it was.
 ///
 /// # Errors
 /// The bytes are not a JSON object.
-pub fn hand_on(record: &[u8], seq: u64, attempt: u32) -> Result<Bytes, serde_json::Error> {
-    let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(record)?;
-    fields.insert("seq".into(), RawValue::from_string(seq.to_string())?);
-    fields.insert("attempt".into(), RawValue::from_string(attempt.to_string())?);
+pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error> {
+    let mut fields: Fields<'_> = serde_json::from_slice(record)?;
+    fields.insert("seq".into(), RawValue::from_string(step.seq.to_string())?);
+    fields.insert("attempt".into(), RawValue::from_string(step.attempt.to_string())?);
+    match step.error {
+        Some(error) => drop(fields.insert("last-error".into(), RawValue::from_string(error.to_owned())?)),
+        None => drop(fields.remove("last-error")),
+    }
+    match step.eta {
+        Some(eta) => {
+            fields.insert("eta".into(), RawValue::from_string(eta.to_string())?);
+            fields.insert("queue".into(), serde_json::value::to_raw_value(step.queue)?);
+        }
+        None => drop(fields.remove("eta")),
+    }
     Ok(serde_json::to_vec(&fields)?.into())
 }
 
@@ -223,7 +272,62 @@ pub fn hand_on(record: &[u8], seq: u64, attempt: u32) -> Result<Bytes, serde_jso
 /// # Errors
 /// The bytes are not a JSON object.
 pub fn under(record: &[u8], id: &str) -> Result<Bytes, serde_json::Error> {
-    let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(record)?;
+    let mut fields: Fields<'_> = serde_json::from_slice(record)?;
     fields.insert("task-id".into(), serde_json::value::to_raw_value(id)?);
     Ok(serde_json::to_vec(&fields)?.into())
+}
+
+/// The record without the reason why the attempt before failed, if it has one.
+#[must_use]
+pub fn without_error(record: &[u8]) -> Option<Bytes> {
+    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
+    fields.remove("last-error")?;
+    serde_json::to_vec(&fields).ok().map(Into::into)
+}
+
+type Fields<'a> = BTreeMap<Cow<'a, str>, Box<RawValue>>;
+
+/// A task that has waited for its time.
+#[derive(Debug)]
+pub struct Due {
+    /// Where it goes now.
+    pub queue: Queue,
+    /// The key of its record.
+    pub key: Bytes,
+    /// Its record, without its time.
+    pub record: Bytes,
+}
+
+/// What becomes of a delayed record when its time has come.
+///
+/// # Errors
+/// It is not a task.
+pub fn due(record: &Bytes) -> Result<Due, Unreadable> {
+    let id = Envelope::read(record)?.id;
+    let mut fields: Fields<'_> = serde_json::from_slice(record).map_err(Unreadable::NotATask)?;
+    fields.remove("eta");
+    let text = |name: &str| {
+        let text = fields.get(name).map(|json| serde_json::from_str::<String>(json.get()));
+        text.transpose().map_err(Unreadable::NotATask)
+    };
+    let queue = text("queue")?.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
+    let key = text("ordering-key")?.unwrap_or_else(|| id.to_string()).into();
+    let record = serde_json::to_vec(&fields).map_err(Unreadable::NotATask)?.into();
+    Ok(Due { queue, key, record })
+}
+
+/// The key of a delayed record: one step of one task.
+#[must_use]
+pub fn delayed_key(id: &TaskId, seq: u64) -> Bytes {
+    format!("{id}/{seq}").into()
+}
+
+/// When a delayed record is due, in ms since the Unix epoch. What cannot be read is due at once.
+#[must_use]
+pub fn eta(record: &[u8]) -> u64 {
+    #[derive(Deserialize)]
+    struct Eta {
+        eta: Option<u64>,
+    }
+    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0)
 }

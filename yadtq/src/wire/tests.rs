@@ -1,15 +1,17 @@
 //! The wire is pinned three ways: what is written is read back; nothing that can be sent makes a reader panic; and
 //! the bytes of every released version stay as they are.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{
-    envelope::{Envelope, NewRecord, Unreadable, hand_on, under},
+    envelope::{self, Envelope, NewRecord, Step, Unreadable, hand_on, under},
     failure::{ErrorKind, Failure},
 };
-use crate::core::priority::Priority;
+use crate::core::{priority::Priority, retry::Retry};
 
 fn read(text: &str) -> Result<Envelope, Unreadable> {
     Envelope::read(&Bytes::copy_from_slice(text.as_bytes()))
@@ -41,7 +43,8 @@ fn strange_numbers_stay_within_bounds() {
 #[test]
 fn a_record_is_handed_on_with_all_its_fields() {
     let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":{"b": 1},"attempt":1}"#;
-    let next = hand_on(record, 4, 2).unwrap();
+    let step = Step { seq: 4, attempt: 2, eta: None, queue: "mail", error: None };
+    let next = hand_on(record, step).unwrap();
     let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
     assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
     assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
@@ -58,6 +61,27 @@ fn a_record_becomes_one_of_another_task() {
     assert_eq!((task.id.as_str(), task.args.as_str(), task.unique.as_deref()), ("b\"", "[1]", Some("k")));
     assert!(std::str::from_utf8(&other).unwrap().contains(r#""then":{"x":[1e3]}"#));
     assert_eq!(read(&long).unwrap().unique, None, "a hint is no reason to refuse a task");
+}
+
+#[test]
+fn a_record_waits_and_goes_on_as_it_was() {
+    let record = br#"{"task-id":"a","task":"t","args":[1],"ordering-key":"k","x":{"y":2}}"#;
+    let error = r#"{"kind":"error","message":"no","attempt":1}"#;
+    let step = Step { seq: 2, attempt: 2, eta: Some(77), queue: "mail", error: Some(error) };
+    let waiting = hand_on(record, step).unwrap();
+    let task = Envelope::read(&waiting).unwrap();
+    assert_eq!((task.eta, task.seq, envelope::eta(&waiting)), (Some(77), 2, 77));
+    assert_eq!(task.last_error.map(|failure| failure.message.clone()).as_deref(), Some("no"));
+    let due = envelope::due(&waiting).unwrap();
+    assert_eq!((due.queue.as_str(), &due.key[..]), ("mail", &b"k"[..]));
+    let task = Envelope::read(&due.record).unwrap();
+    assert_eq!((task.eta, task.seq, task.attempt, task.args.as_str()), (None, 2, 2, "[1]"));
+    assert!(std::str::from_utf8(&due.record).unwrap().contains(r#""x":{"y":2}"#));
+    let smaller = envelope::without_error(&due.record).unwrap();
+    assert!(Envelope::read(&smaller).unwrap().last_error.is_none());
+    assert!(envelope::without_error(&smaller).is_none());
+    assert!(envelope::due(&br#"{"task-id":"a","task":"t","args":[],"queue":"dead"}"#[..].into()).is_err());
+    assert_eq!(envelope::eta(b"no json"), 0, "due at once, to be buried");
 }
 
 /// What released versions wrote. A line may be added, none changed.
@@ -91,6 +115,9 @@ fn this_version_writes_what_it_always_wrote() {
         expires: None,
         unique: None,
         priority: Priority::Normal,
+        retry: Retry::new(),
+        eta: None,
+        queue: None,
     };
     assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
     record.reply_to = Some("client");
@@ -99,7 +126,13 @@ fn this_version_writes_what_it_always_wrote() {
     record.expires = Some(1_795_531_030_859);
     record.unique = Some("order-17");
     record.priority = Priority::High;
-    let all = r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"expires":1795531030859,"unique":"order-17","priority":"high"}"#;
+    record.retry = Retry::new().max(7).base(Duration::from_secs(2)).cap(Duration::from_secs(60));
+    record.eta = Some(1_795_531_030_858);
+    record.queue = Some("mail");
+    let all = concat!(
+        r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"#,
+        r#""expires":1795531030859,"priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
+    );
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
     assert_eq!(failure.to_json(), r#"{"kind":"unknown-task","message":"say \"what\"","attempt":2}"#);
@@ -128,6 +161,7 @@ proptest! {
             task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
             unique: None,
             priority,
+            retry: Retry::new(), eta: None, queue: None,
         };
         let read = Envelope::read(&record.to_bytes()).unwrap();
         prop_assert_eq!(read.id.as_str(), id);

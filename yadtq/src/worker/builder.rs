@@ -13,7 +13,7 @@ use super::run::Worker;
 use crate::{
     client::{Client, LONGEST_TTL},
     context::State,
-    core::names::Queue,
+    core::{names::Queue, retry::Retry},
     error::Error,
     periodic::{self, Periodic},
     store::ttl,
@@ -62,6 +62,8 @@ pub(super) struct Options {
     pub(super) revoke_grace: Duration,
     pub(super) unknown_task_grace: Duration,
     pub(super) strict_priority: bool,
+    pub(super) retry: Retry,
+    pub(super) scheduler: bool,
 }
 
 impl Default for Options {
@@ -78,6 +80,8 @@ impl Default for Options {
             revoke_grace: Duration::from_secs(5),
             unknown_task_grace: Duration::from_secs(5),
             strict_priority: false,
+            retry: Retry::new(),
+            scheduler: true,
         }
     }
 }
@@ -188,8 +192,30 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long a task of an unknown name waits for a worker that knows it to take over the partition, as in a
-    /// rolling deploy, before it is a dead letter. Default: 5 s.
+    /// When failed attempts are made again, where neither the task nor its sender says. Default: 3 retries,
+    /// exponential with full jitter, 1 s base, 10 min cap.
+    ///
+    /// ```
+    /// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+    /// use yadtq::{Retry, Worker};
+    ///
+    /// let worker = Worker::builder().register(add).retry(Retry::new().max(10)).build()?;
+    /// # Ok::<(), yadtq::Error>(())
+    /// ```
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.options.retry = retry;
+        self
+    }
+
+    /// Whether this worker takes a share in firing delayed tasks and retries. Some worker of the namespace has to.
+    /// Default: true.
+    pub fn scheduler(mut self, takes_part: bool) -> Self {
+        self.options.scheduler = takes_part;
+        self
+    }
+
+    /// The shortest wait between two attempts of a task whose name no worker that saw it knows: a rolling deploy may
+    /// bring one that does. After as many attempts as [`retry`](Self::retry) allows it is a dead letter. Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
         self.options.unknown_task_grace = grace;
         self
@@ -231,6 +257,9 @@ impl WorkerBuilder {
         }
         if options.result_ttl > LONGEST_TTL {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
+        }
+        for retry in self.tasks.iter().map(|task| task.retry).chain([options.retry]) {
+            retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
         }
         if self.tasks.is_empty() {
             return Err(Error::config("register", "no task is registered; add .register(my_task)"));

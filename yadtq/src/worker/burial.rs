@@ -12,13 +12,13 @@ use tracing::{error, warn};
 use super::{
     control::Control,
     job::{Job, Position},
-    step::{PAUSE, Step},
+    step::{self as worker, PAUSE},
 };
 use crate::{
     broker::{Broker, BrokerError, Incoming, Outgoing},
     wire::{
         dead::{Epitaph, Reason, Source, header},
-        envelope::{self, Envelope},
+        envelope::{self, Envelope, Step, delayed_key},
         failure::Failure,
     },
 };
@@ -32,17 +32,15 @@ impl Control {
     }
 
     /// Publishes the record of a task that failed for good as a dead letter, then completes these offsets.
-    pub(super) fn bury_failed(
-        &mut self, task: &Envelope, from: Position, record: Incoming, at: Vec<Position>, failure: &Failure,
-        deliveries: u32,
-    ) {
+    pub(super) fn bury_failed(&mut self, job: &Job, at: Vec<Position>, failure: &Failure, deliveries: u32) {
+        let has_attempts = failure.attempt <= job.retry(self.plan.options.retry).retries();
         let epitaph = Epitaph {
-            reason: Reason::of(&failure.kind),
+            reason: Reason::of(&failure.kind, has_attempts),
             error: failure.message.clone(),
             attempts: failure.attempt,
             deliveries,
         };
-        self.bury(Some(task), from, record, at, &epitaph, failure.logged());
+        self.bury(Some(&job.envelope), job.at, job.record.clone(), at, &epitaph, failure.logged());
     }
 
     fn bury(
@@ -77,32 +75,33 @@ impl Control {
         let broker = Arc::clone(&self.broker);
         self.calls.push(Box::pin(async move {
             publish(&*broker, letter, cut).await;
-            Step::Published { at }
+            worker::Step::Published { at }
         }));
     }
 
-    /// Publishes a record under its next `seq` again, then completes its offset. It was recorded as handed on,
-    /// but nobody may have published it.
-    pub(super) fn hand_on(&mut self, job: &Job, attempt: u32) {
-        let next = match envelope::hand_on(&job.record.value, job.ask.seq + 1, attempt) {
+    /// Publishes a record under its next `seq`, to run at once or when it is due, then completes these offsets. It is
+    /// recorded as handed on, and perhaps published already: twice does no harm.
+    pub(super) fn publish_next(&mut self, job: &Job, attempt: u32, due: u64, error: Option<&str>, at: Vec<Position>) {
+        let (id, seq) = (&job.envelope.id, job.ask.seq + 1);
+        let eta = Some(due).filter(|&due| due > self.now_ms());
+        let step = Step { seq, attempt, eta, queue: &job.ask.queue, error };
+        let value = match envelope::hand_on(&job.record.value, step) {
             Ok(value) => value,
             Err(error) => {
                 // It was read once, so this cannot be; if it is, the offset stays open and the log says so.
-                error!(event = "hand_on_failed", worker = %self.id, task_id = %job.envelope.id, %error, "record cannot be rewritten");
+                error!(event = "hand_on_failed", worker = %self.id, task_id = %id, %error, "record cannot be rewritten");
                 return;
             }
         };
-        let record = Outgoing {
-            topic: Arc::clone(&self.sources[job.at.queue].topic),
-            key: job.record.key.clone().unwrap_or_default(),
-            value: next,
-            partition: None,
-            headers: job.record.headers.clone(),
+        let (topic, key) = match eta {
+            Some(_) => (self.client.config().namespace.delayed_topic().into(), delayed_key(id, seq)),
+            None => (Arc::clone(&self.sources[job.at.queue].topic), job.record.key.clone().unwrap_or_default()),
         };
-        let (broker, at) = (Arc::clone(&self.broker), vec![job.at]);
+        let record = Outgoing { topic, key, value, partition: None, headers: job.record.headers.clone() };
+        let broker = Arc::clone(&self.broker);
         self.calls.push(Box::pin(async move {
-            publish(&*broker, record, |_| false).await;
-            Step::Published { at }
+            publish(&*broker, record, without_error).await;
+            worker::Step::Published { at }
         }));
     }
 
@@ -112,13 +111,13 @@ impl Control {
 }
 
 /// Returns when the record is acknowledged. One that is too large for its topic is made smaller, where that may be.
-async fn publish(broker: &dyn Broker, mut record: Outgoing, shrink: fn(&mut Outgoing) -> bool) {
+pub(super) async fn publish(broker: &dyn Broker, mut record: Outgoing, shrink: fn(&mut Outgoing) -> bool) {
     loop {
         let answer = broker.publish(vec![record.clone()]).await.pop().expect("one answer a record");
         match answer {
             Ok(()) => return,
             Err(BrokerError::TooLarge { len, .. }) if shrink(&mut record) => {
-                warn!(event = "dead_letter_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
+                warn!(event = "record_cut", topic = %record.topic, len, "larger than the topic takes; it is cut short");
             }
             Err(error) => {
                 warn!(event = "publish_retried", topic = %record.topic, %error, "kafka has not acknowledged yet");
@@ -128,9 +127,20 @@ async fn publish(broker: &dyn Broker, mut record: Outgoing, shrink: fn(&mut Outg
     }
 }
 
+/// Leaves out why the attempt before failed. `false` if that is not there.
+fn without_error(record: &mut Outgoing) -> bool {
+    match envelope::without_error(&record.value) {
+        Some(value) => {
+            record.value = value;
+            true
+        }
+        None => false,
+    }
+}
+
 /// Makes a dead letter smaller: first without foreign headers, then with half of its value, then without its key.
 /// `false` if nothing is left.
-fn cut(record: &mut Outgoing) -> bool {
+pub(super) fn cut(record: &mut Outgoing) -> bool {
     let (headers, len) = (record.headers.len(), record.value.len());
     record.headers.retain(|(name, _)| name.starts_with("yadtq-"));
     if record.headers.len() < headers {

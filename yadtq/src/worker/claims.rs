@@ -154,7 +154,9 @@ impl Control {
                         queue = %job.ask.queue, attempt = job.ask.attempt, kind = "revoked", "task revoked");
                     self.complete_offset(job.at);
                 }
-                Ok(Claim::Moved { attempt, .. }) => self.hand_on(&job, attempt),
+                Ok(Claim::Moved { attempt, due, error }) => {
+                    self.publish_next(&job, attempt, due, error.as_deref(), vec![job.at]);
+                }
                 Ok(Claim::Dead { error, deliveries }) => self.dead(&job, &error, deliveries),
                 Err(error) => {
                     error!(event = "claim_failed", worker = %self.id, task_id = %job.envelope.id, %error,
@@ -190,13 +192,17 @@ impl Control {
             run.joined.extend(older.jobs().cloned());
         }
         let unknown = run.job.definition.is_none();
+        // From a producer that knows no delayed tasks.
+        let early = run.job.envelope.eta.filter(|&eta| eta > self.now_ms());
         let suspect = deliveries >= Claimer::SUSPECT;
         let job = Arc::clone(&run.job);
         if self.draining {
             return self.give_back(&[run], Vec::new());
         }
         self.runs.insert(id.clone(), run);
-        if unknown {
+        if let Some(eta) = early {
+            self.park(id, token, eta);
+        } else if unknown {
             self.unknown(id, token);
         } else {
             self.slots.grant(&job, suspect, token);
@@ -228,6 +234,6 @@ impl Control {
         let failure = serde_json::from_str::<Failure>(error);
         let failure =
             failure.unwrap_or_else(|_| Failure::new(ErrorKind::Deliveries, error.to_owned(), job.ask.attempt));
-        self.bury_failed(&job.envelope, job.at, job.record.clone(), vec![job.at], &failure, deliveries);
+        self.bury_failed(job, vec![job.at], &failure, deliveries);
     }
 }

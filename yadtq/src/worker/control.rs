@@ -10,7 +10,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     runtime::Handle,
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, time::DelayQueue};
 use tracing::info;
@@ -24,6 +25,7 @@ use super::{
     job::Run,
     levels,
     run::Stop,
+    scheduler,
     settle::Ending,
     source::Source,
     step::{Call, Due},
@@ -43,6 +45,8 @@ pub(super) const LEASE: Duration = Duration::from_secs(6);
 pub(super) const EXTEND: Duration = Duration::from_secs(2);
 /// How often the worker says that it lives.
 const BEAT: Duration = Duration::from_secs(2);
+/// How long the scheduler may take to leave, beyond the drain.
+const GOODBYE: Duration = Duration::from_secs(3);
 /// Finished tasks that are taken out of the channel at once.
 pub(super) const FINISHES: usize = 512;
 
@@ -87,6 +91,7 @@ pub(super) struct Control {
     /// Takes nothing new.
     pub(super) draining: bool,
     pub(super) stop_polling: CancellationToken,
+    stop_scheduler: CancellationToken,
     pub(super) stillness: Stillness,
     pub(super) beating: bool,
     pub(super) connected: bool,
@@ -128,6 +133,7 @@ pub(super) async fn run(
         ticking: false,
         draining: false,
         stop_polling: CancellationToken::new(),
+        stop_scheduler: CancellationToken::new(),
         beating: false,
         connected: false,
         processed: 0,
@@ -148,15 +154,35 @@ pub(super) async fn run(
     control.start_ticking();
     control.pass_progress_on();
     control.look_for_topics(Duration::ZERO);
+    let scheduler = control.start_scheduler();
     let exit = control.serve(&mut finishes, stop).await;
+    control.stop_scheduler.cancel();
     match exit {
         Exit::Stopped => control.drain(&mut finishes, stop).await,
         Exit::StoodStill => control.forget().await,
     }
+    // It has had that time to hand over; a panic in it was logged where it happened.
+    let _ = timeout(GOODBYE, scheduler).await;
     Ok(exit)
 }
 
 impl Control {
+    /// Fires delayed tasks beside the loop, if this worker takes part.
+    fn start_scheduler(&self) -> JoinHandle<()> {
+        let needs = scheduler::Needs {
+            worker: Arc::clone(&self.id),
+            namespace: self.client.config().namespace.clone(),
+            broker: Arc::clone(&self.broker),
+            clock: Arc::clone(&self.client.config().clock),
+        };
+        let (takes_part, stop) = (self.plan.options.scheduler, self.stop_scheduler.clone());
+        tokio::spawn(async move {
+            if takes_part {
+                scheduler::run(needs, stop).await;
+            }
+        })
+    }
+
     async fn serve(&mut self, finishes: &mut mpsc::UnboundedReceiver<Finish>, stop: &Stop) -> Exit {
         let (mut extend, mut beat) = (interval(EXTEND), interval(BEAT));
         extend.set_missed_tick_behavior(MissedTickBehavior::Delay);

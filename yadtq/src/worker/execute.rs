@@ -212,7 +212,8 @@ impl Control {
         let span = info_span!("task", task_id = %id, task = %task, queue = %queue, attempt = envelope.attempt);
         let state = self.plan.state.clone();
         let ctx = Context::new(id.clone(), task, queue, envelope.attempt, token, run.cancel.clone(), state)
-            .reporting(&self.board);
+            .reporting(&self.board)
+            .after(envelope.last_error.clone());
         let limit = envelope.timeout_ms.map(Duration::from_millis).or(definition.timeout);
         let args = envelope.args.clone();
         let finish = Finish { id: id.clone(), token, lane, suspect, ended: Ended::Dropped };

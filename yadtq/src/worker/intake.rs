@@ -1,6 +1,6 @@
 //! From polled records to jobs, and from finished jobs to offsets.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
@@ -10,16 +10,13 @@ use super::{
     control::Control,
     job::{Job, Position},
     source::PATIENCE,
-    step::{Due, Step},
+    step::Step,
 };
 use crate::{
     broker::{Event, Incoming},
     core::lifecycle::Ask,
     wire::envelope::{Envelope, Unreadable},
 };
-
-/// Timers take no more.
-const MOST_GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// Numbers that no two assignments, and no two claims, of this worker share.
 #[derive(Default)]
@@ -126,16 +123,11 @@ impl Control {
             queue: Arc::clone(&source.queue),
         };
         let definition = self.plan.tasks.get(&*envelope.task).cloned();
-        let unknown = definition.is_none();
-        let job = Arc::new(Job { at, record, envelope, ask: Arc::new(ask), definition, received: Instant::now() });
-        if unknown {
-            let grace = self.plan.options.unknown_task_grace.min(MOST_GRACE);
-            warn!(event = "task_unknown", worker = %self.id, task_id = %job.envelope.id, task = %job.envelope.task,
-                "no task of that name is registered; it waits {grace:?} for a worker that knows it");
-            self.later.insert(Due::Ask(job), grace);
-        } else {
-            source.push(job);
+        if definition.is_none() {
+            warn!(event = "task_unknown", worker = %self.id, task_id = %envelope.id, task = %envelope.task,
+                attempt = envelope.attempt, "no task of that name is registered here");
         }
+        source.push(Arc::new(Job { at, record, envelope, ask: Arc::new(ask), definition, received: Instant::now() }));
     }
 
     /// The record is terminal or handed on.

@@ -17,10 +17,11 @@ use super::{
 };
 use crate::{
     core::{
-        lifecycle::{HandOn, Outcome, Status, Token, Verdict},
+        lifecycle::{HandOn, HandedOn, Next, Outcome, Status, Token, Verdict},
         names::TaskId,
     },
-    store::{Completion, StoreError, ttl},
+    store::{Completion, Handover, Store, StoreError, ttl},
+    task::{Steer, TaskError},
     wire::failure::{ErrorKind, Failure},
 };
 
@@ -36,14 +37,48 @@ const BATCH_BYTES: usize = 4 * 1_024 * 1_024;
 pub(super) struct Ending {
     id: TaskId,
     token: Token,
-    outcome: Arc<Outcome>,
+    end: End,
     failure: Option<Failure>,
+}
+
+/// What is to be recorded.
+enum End {
+    /// The task ended.
+    Outcome(Arc<Outcome>),
+    /// It goes on.
+    Next(Arc<Next>),
 }
 
 /// A batch of ends, and its answers.
 pub(super) struct Settling {
     endings: Vec<Ending>,
-    answers: Result<Vec<Result<Verdict, StoreError>>, StoreError>,
+    answers: Result<Vec<Result<Told, StoreError>>, StoreError>,
+}
+
+/// What the store said to an end.
+enum Told {
+    Recorded,
+    Stale,
+    Revoking,
+}
+
+impl From<Verdict> for Told {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Recorded => Self::Recorded,
+            Verdict::Stale => Self::Stale,
+        }
+    }
+}
+
+impl From<HandedOn> for Told {
+    fn from(handed_on: HandedOn) -> Self {
+        match handed_on {
+            HandedOn::Recorded => Self::Recorded,
+            HandedOn::Revoking => Self::Revoking,
+            HandedOn::Stale => Self::Stale,
+        }
+    }
 }
 
 impl Control {
@@ -72,15 +107,19 @@ impl Control {
                 Ended::Returned(Ok(json)) => {
                     let message =
                         format!("the result has {} bytes, more than this worker's limit of {max}", json.len());
-                    self.fail(id, token, fail(ErrorKind::Result, message), None);
+                    self.fail(id, token, fail(ErrorKind::Result, message));
                 }
-                Ended::Returned(Err(error)) => self.fail(id, token, fail(error.kind, error.message), None),
-                Ended::Arguments(error) => {
-                    self.fail(id, token, fail(ErrorKind::Arguments, error.to_string()), Some(HandOn::Dead));
+                Ended::Returned(Err(TaskError { steer: Steer::Snooze(time), .. })) => self.snooze(id, token, time),
+                Ended::Returned(Err(error)) => {
+                    self.fail_or_retry(id, token, fail(error.kind, error.message), error.steer);
                 }
-                Ended::Panicked(message) => self.fail(id, token, fail(ErrorKind::Panic, message), None),
+                Ended::Arguments(error) => self.fail(id, token, fail(ErrorKind::Arguments, error.to_string())),
+                Ended::Panicked(message) => {
+                    self.fail_or_retry(id, token, fail(ErrorKind::Panic, message), Steer::Policy);
+                }
                 Ended::TimedOut(after) => {
-                    self.fail(id, token, fail(ErrorKind::Timeout, format!("not done after {after:?}")), None);
+                    let failure = fail(ErrorKind::Timeout, format!("not done after {after:?}"));
+                    self.fail_or_retry(id, token, failure, Steer::Policy);
                 }
                 Ended::Dropped => self.dropped(&id),
             }
@@ -93,13 +132,23 @@ impl Control {
         let is_kept = self.runs.get(&id).is_some_and(|run| !run.result_ttl(default).is_zero());
         let result = is_kept.then(|| json.into());
         let outcome = Outcome { status: Status::Success, result, error: None, hand_on: None };
-        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: None });
+        self.end(id, token, outcome, None);
     }
 
-    fn fail(&mut self, id: TaskId, token: Token, failure: Failure, hand_on: Option<HandOn>) {
+    /// It failed for good.
+    pub(super) fn fail(&mut self, id: TaskId, token: Token, failure: Failure) {
         let error = Some(failure.to_json().into());
-        let outcome = Outcome { status: Status::Failure, result: None, error, hand_on };
-        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
+        let outcome = Outcome { status: Status::Failure, result: None, error, hand_on: Some(HandOn::Dead) };
+        self.end(id, token, outcome, Some(failure));
+    }
+
+    fn end(&mut self, id: TaskId, token: Token, outcome: Outcome, failure: Option<Failure>) {
+        self.endings.push_back(Ending { id, token, end: End::Outcome(Arc::new(outcome)), failure });
+    }
+
+    /// It goes on under the next `seq`.
+    pub(super) fn go_on(&mut self, id: TaskId, token: Token, next: Next, failure: Option<Failure>) {
+        self.endings.push_back(Ending { id, token, end: End::Next(Arc::new(next)), failure });
     }
 
     /// It ends without having succeeded or failed.
@@ -108,15 +157,7 @@ impl Control {
         let failure = Failure::new(kind, reason.to_owned(), run.job.ask.attempt);
         let error = Some(failure.to_json().into());
         let outcome = Outcome { status: Status::Revoked, result: None, error, hand_on: None };
-        self.endings.push_back(Ending { id, token, outcome: Arc::new(outcome), failure: Some(failure) });
-    }
-
-    /// Nobody who knows the task came in time.
-    pub(super) fn unknown(&mut self, id: TaskId, token: Token) {
-        let Some(run) = self.runs.get(&id) else { return };
-        let message = format!("no worker of queue {} has a task named `{}`", run.job.ask.queue, run.job.ask.task);
-        let failure = Failure::new(ErrorKind::UnknownTask, message, run.job.ask.attempt);
-        self.fail(id, token, failure, Some(HandOn::Dead));
+        self.end(id, token, outcome, Some(failure));
     }
 
     /// The application's runtime is gone, or going: somebody else may have the task.
@@ -139,18 +180,24 @@ impl Control {
         let count = self.endings.iter().take(BATCH).take_while(fits).count().max(1);
         let endings: Vec<Ending> =
             self.endings.drain(..count).filter(|ending| ending.run(&self.runs).is_some()).collect();
-        let completion = |ending: &Ending| {
-            let run = ending.run(&self.runs)?;
-            let (lease, outcome) = (run.lease(), Arc::clone(&ending.outcome));
-            // Never shorter than a redelivery may take.
-            let ttl_ms = millis(run.result_ttl(self.plan.options.result_ttl)).max(ttl::MARKER);
-            Some(Completion { lease, outcome, reply_to: run.job.envelope.reply_to.clone(), ttl_ms })
-        };
-        let completions: Vec<Completion> = endings.iter().filter_map(completion).collect();
+        let (mut completions, mut handovers) = (Vec::new(), Vec::new());
+        for ending in &endings {
+            let Some(run) = ending.run(&self.runs) else { continue };
+            let lease = run.lease();
+            match &ending.end {
+                End::Next(next) => handovers.push(Handover { lease, next: Arc::clone(next) }),
+                End::Outcome(outcome) => {
+                    // Never shorter than a redelivery may take.
+                    let ttl_ms = millis(run.result_ttl(self.plan.options.result_ttl)).max(ttl::MARKER);
+                    let (outcome, reply_to) = (Arc::clone(outcome), run.job.envelope.reply_to.clone());
+                    completions.push(Completion { lease, outcome, reply_to, ttl_ms });
+                }
+            }
+        }
         let store = Arc::clone(&self.store);
         self.settling = true;
         self.calls.push(Box::pin(async move {
-            let answers = store.complete(&completions).await;
+            let answers = settle(&*store, &endings, &completions, &handovers).await;
             if answers.is_err() {
                 sleep(PAUSE).await;
             }
@@ -170,14 +217,15 @@ impl Control {
         };
         for (ending, answer) in endings.into_iter().zip(answers) {
             match answer {
-                Ok(verdict) => {
+                Ok(Told::Revoking) => self.end_revoked(ending.id, ending.token, ErrorKind::Revoked, REASON),
+                Ok(told) => {
                     // Absent if the task was granted anew meanwhile: then the newer run decides.
                     let Some(run) = ending.run(&self.runs) else { continue };
                     let token = run.token;
                     let Some(run) = self.runs.remove(&ending.id) else { continue };
-                    match verdict {
-                        Verdict::Recorded => self.recorded(&run, &ending),
-                        Verdict::Stale => self.stale(&run, token),
+                    match told {
+                        Told::Stale => self.stale(&run, token),
+                        _ => self.recorded(&run, &ending),
                     }
                 }
                 Err(error) => {
@@ -189,28 +237,40 @@ impl Control {
     }
 
     fn recorded(&mut self, run: &Run, ending: &Ending) {
-        let Job { ask, envelope, at, record, .. } = &*run.job;
+        let all: Vec<Position> = run.jobs().map(|job| job.at).collect();
+        match &ending.end {
+            End::Next(next) => {
+                self.log_next(run, next, ending.failure.as_ref());
+                self.publish_next(&run.job, next.attempt, next.due, next.error.as_deref(), all);
+            }
+            End::Outcome(outcome) => {
+                self.processed += 1;
+                self.log_end(run, outcome.status, ending.failure.as_ref());
+                match (&outcome.hand_on, &ending.failure) {
+                    (Some(HandOn::Dead), Some(failure)) => {
+                        self.bury_failed(&run.job, all, failure, run.deliveries);
+                    }
+                    _ => all.into_iter().for_each(|at| self.complete_offset(at)),
+                }
+            }
+        }
+    }
+
+    fn log_end(&mut self, run: &Run, status: Status, failure: Option<&Failure>) {
+        let Job { ask, envelope, .. } = &*run.job;
         let took_ms = run.started.map_or(0, |at| millis(at.elapsed()));
-        self.processed += 1;
-        match &ending.failure {
-            None => info!(event = "task_succeeded", worker = %self.id, task_id = %ending.id, task = %ask.task,
+        match failure {
+            None => info!(event = "task_succeeded", worker = %self.id, task_id = %envelope.id, task = %ask.task,
                 queue = %ask.queue, attempt = ask.attempt, took_ms, "task succeeded"),
-            Some(failure) if ending.outcome.status == Status::Revoked => {
-                info!(event = "task_revoked", worker = %self.id, task_id = %ending.id, task = %ask.task,
+            Some(failure) if status == Status::Revoked => {
+                info!(event = "task_revoked", worker = %self.id, task_id = %envelope.id, task = %ask.task,
                     queue = %ask.queue, attempt = ask.attempt, kind = %failure.kind, "task revoked");
             }
             Some(failure) => {
                 self.failed += 1;
-                warn!(event = "task_failed", worker = %self.id, task_id = %ending.id, task = %ask.task,
+                warn!(event = "task_failed", worker = %self.id, task_id = %envelope.id, task = %ask.task,
                     queue = %ask.queue, attempt = ask.attempt, took_ms, kind = %failure.kind, error = failure.logged(), "task failed");
             }
-        }
-        let all: Vec<Position> = run.jobs().map(|job| job.at).collect();
-        match (&ending.outcome.hand_on, &ending.failure) {
-            (Some(HandOn::Dead), Some(failure)) => {
-                self.bury_failed(envelope, *at, record.clone(), all, failure, run.deliveries);
-            }
-            _ => all.into_iter().for_each(|at| self.complete_offset(at)),
         }
     }
 
@@ -225,13 +285,31 @@ impl Control {
     }
 }
 
+/// Records ends of both kinds; the answers come in the order of the endings.
+async fn settle(
+    store: &dyn Store, endings: &[Ending], completions: &[Completion], handovers: &[Handover],
+) -> Result<Vec<Result<Told, StoreError>>, StoreError> {
+    let complete = async { if completions.is_empty() { Ok(Vec::new()) } else { store.complete(completions).await } };
+    let hand_on = async { if handovers.is_empty() { Ok(Vec::new()) } else { store.hand_on(handovers).await } };
+    let (completed, handed_on) = tokio::join!(complete, hand_on);
+    let (mut completed, mut handed_on) = (completed?.into_iter(), handed_on?.into_iter());
+    let told = |ending: &Ending| match ending.end {
+        End::Outcome(_) => completed.next().expect("one answer a run").map(Told::from),
+        End::Next(_) => handed_on.next().expect("one answer a run").map(Told::from),
+    };
+    Ok(endings.iter().map(told).collect())
+}
+
 impl Ending {
     pub(super) fn is(&self, id: &TaskId, token: Token) -> bool {
         self.token == token && self.id == *id
     }
 
     fn bytes(&self) -> usize {
-        let Outcome { result, error, .. } = &*self.outcome;
+        let (result, error) = match &self.end {
+            End::Outcome(outcome) => (&outcome.result, &outcome.error),
+            End::Next(next) => (&None, &next.error),
+        };
         result.as_ref().map_or(0, |text| text.len()) + error.as_ref().map_or(0, |text| text.len())
     }
 

@@ -1,0 +1,186 @@
+//! Delayed tasks, as operators see and change them: what waits for its time, and what runs now instead.
+//!
+//! The truth is the delayed topic, which is read beside the schedulers. Whoever fires or forgets a record says so with
+//! a record of the same key without a value, in the same partition; where that is not known, in all of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    admin::Admin,
+    broker::{BrokerError, Event, Incoming, Outgoing},
+    core::names::TaskId,
+    error::Error,
+    wire::envelope::{self, Envelope, delayed_key},
+};
+
+/// Records per call.
+const BATCH: usize = 500;
+
+/// A task that waits for its time.
+///
+/// ```no_run
+/// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+/// for task in client.admin().scheduled(100).await?.tasks {
+///     println!("{} runs at {} ms", task.id, task.eta);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct ScheduledTask {
+    /// The task's id.
+    pub id: String,
+    /// Its name.
+    pub task: String,
+    /// The queue it goes to.
+    pub queue: String,
+    /// When it may run, in ms since the Unix epoch.
+    pub eta: u64,
+    /// The attempt that waits, from 1: from 2 on it is a retry.
+    pub attempt: u32,
+}
+
+/// Tasks that wait for their time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct Scheduled {
+    /// The first of them by time, as many as were asked for.
+    pub tasks: Vec<ScheduledTask>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+impl Admin {
+    /// The first tasks that wait for their time, delayed ones and retries, and how many there are. Reads all of them
+    /// twice, and remembers a key each meanwhile.
+    ///
+    /// # Errors
+    /// Kafka does not answer.
+    pub async fn scheduled(&self, limit: usize) -> Result<Scheduled, Error> {
+        let mut found = Scheduled::default();
+        for (partition, start, _) in self.delayed_partitions().await? {
+            // By partition: a key is always in one.
+            let mut places: HashMap<Bytes, (u64, i64)> = HashMap::new();
+            self.read_delayed(partition, start, |record| {
+                let Some(key) = record.key else { return };
+                match record.value.is_empty() {
+                    true => drop(places.remove(&key)),
+                    false => drop(places.insert(key, (envelope::eta(&record.value), record.offset))),
+                }
+            })
+            .await?;
+            found.total += places.len() as u64;
+            let mut first: Vec<_> = places.into_values().collect();
+            first.sort_unstable();
+            let first: HashSet<i64> = first.into_iter().take(limit).map(|(_, offset)| offset).collect();
+            let Some(&start) = first.iter().min() else { continue };
+            self.read_delayed(partition, start, |record| {
+                if first.contains(&record.offset) {
+                    found.tasks.extend(ScheduledTask::read(&record.value));
+                }
+            })
+            .await?;
+            found.tasks.sort_by(|a, b| (a.eta, &a.id).cmp(&(b.eta, &b.id)));
+            found.tasks.truncate(limit);
+        }
+        Ok(found)
+    }
+
+    /// Runs a task now that waits for its time or for a retry. `false`: it does not wait (any more).
+    ///
+    /// ```no_run
+    /// # async fn f(client: yadtq::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// client.admin().run_now(&"d5750c0e-ed82".parse()?).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Kafka does not answer: it may or may not run now, and can be asked for again.
+    pub async fn run_now(&self, id: &TaskId) -> Result<bool, Error> {
+        let prefix = format!("{id}/");
+        let mut found: HashMap<Bytes, Incoming> = HashMap::new();
+        for (partition, start, _) in self.delayed_partitions().await? {
+            self.read_delayed(partition, start, |record| {
+                let Some(key) = record.key.clone().filter(|key| key.starts_with(prefix.as_bytes())) else { return };
+                match record.value.is_empty() {
+                    true => drop(found.remove(&key)),
+                    false => drop(found.insert(key, record)),
+                }
+            })
+            .await?;
+        }
+        for (key, record) in &found {
+            // What cannot be read is the scheduler's to bury.
+            let Ok(due) = envelope::due(&record.value) else { continue };
+            let topic = self.namespace().topic(&due.queue).into();
+            let headers = record.headers.clone();
+            self.publish_all(vec![Outgoing { topic, key: due.key, value: due.record, partition: None, headers }])
+                .await?;
+            self.publish_all(vec![deletion(self.delayed_topic(), key.clone(), record.partition)]).await?;
+        }
+        Ok(!found.is_empty())
+    }
+
+    /// Takes a task's record out of the delayed ones, wherever it is.
+    pub(crate) async fn forget_delayed(&self, id: &TaskId, seq: u64) -> Result<(), Error> {
+        let key = delayed_key(id, seq);
+        let topic = self.delayed_topic();
+        let partitions = self.delayed_partitions().await?;
+        let forget = |(partition, ..): (i32, i64, i64)| deletion(Arc::clone(&topic), key.clone(), partition);
+        self.publish_all(partitions.into_iter().map(forget).collect()).await
+    }
+
+    fn delayed_topic(&self) -> Arc<str> {
+        self.namespace().delayed_topic().into()
+    }
+
+    async fn delayed_partitions(&self) -> Result<Vec<(i32, i64, i64)>, Error> {
+        let extents = self.broker().extents(&self.delayed_topic()).await?;
+        Ok(extents.into_iter().map(|extent| (extent.partition, extent.start, extent.end)).collect())
+    }
+
+    /// Reads a partition to its end.
+    async fn read_delayed(&self, partition: i32, start: i64, mut each: impl FnMut(Incoming)) -> Result<(), Error> {
+        let mut reader = self.broker().read(&self.delayed_topic(), &[(partition, start)])?;
+        loop {
+            for event in reader.next().await {
+                match event {
+                    Event::Records(records) => records.into_iter().for_each(&mut each),
+                    Event::Ended(_) => return Ok(()),
+                    Event::Assigned(_) | Event::Revoked(_) => {}
+                }
+            }
+        }
+    }
+
+    async fn publish_all(&self, mut records: Vec<Outgoing>) -> Result<(), Error> {
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(BATCH));
+            let answers = self.broker().publish(std::mem::replace(&mut records, rest)).await;
+            answers.into_iter().collect::<Result<(), BrokerError>>()?;
+        }
+        Ok(())
+    }
+}
+
+/// Says that what a key had in this partition is done.
+pub(crate) fn deletion(topic: Arc<str>, key: Bytes, partition: i32) -> Outgoing {
+    Outgoing { topic, key, value: Bytes::new(), partition: Some(partition), headers: Vec::new() }
+}
+
+impl ScheduledTask {
+    fn read(record: &Bytes) -> Option<Self> {
+        let task = Envelope::read(record).ok()?;
+        let queue = envelope::due(record).ok()?.queue.to_string();
+        let eta = task.eta.unwrap_or(0);
+        Some(Self { id: task.id.to_string(), task: task.task.to_string(), queue, eta, attempt: task.attempt })
+    }
+}
