@@ -37,8 +37,9 @@ use crate::wire::Headers;
 
 /// Records that one poll returns at most.
 pub(super) const MAX_POLL: usize = 1_000;
-/// Longest wait for the acknowledgement of the last commit.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for the acknowledgement of the last commit. Under load librdkafka tells it only after the close, and the
+/// next owner waits for that; the purge that is missed then is his.
+const COMMIT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What a poll came to.
 pub(super) enum Polled {
