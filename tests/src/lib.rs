@@ -17,6 +17,17 @@ pub fn namespace(test: &str) -> String {
     format!("t-{test}-{}", &id[id.len() - 8..])
 }
 
+/// The time of the wall clock, in ms since the Unix epoch.
+///
+/// # Panics
+/// It is before 1970.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "tests on real servers go by real time")]
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("before the end of time")
+}
+
 /// Asks again until there is an answer.
 ///
 /// # Panics

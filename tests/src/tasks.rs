@@ -207,8 +207,7 @@ pub async fn sleepy(ctx: Context, file: std::path::PathBuf) -> Result<u32, TaskE
 /// Returns how late it runs, in ms.
 #[yadtq::task]
 pub async fn punctual(due_ms: u64) -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX) - i64::try_from(due_ms).unwrap_or(0)
+    i64::try_from(crate::now_ms()).unwrap_or(i64::MAX) - i64::try_from(due_ms).unwrap_or(0)
 }
 
 /// Fails at its first attempts, each after a while.

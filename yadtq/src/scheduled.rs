@@ -120,7 +120,7 @@ impl Admin {
         for (key, record) in &found {
             // What cannot be read is the scheduler's to bury.
             let Ok(due) = envelope::due(&record.value) else { continue };
-            let topic = self.namespace().topic(&due.queue).into();
+            let topic = self.namespace().topic_of(&due.queue, due.priority).into();
             let headers = record.headers.clone();
             self.publish_all(vec![Outgoing { topic, key: due.key, value: due.record, partition: None, headers }])
                 .await?;

@@ -198,7 +198,14 @@ fn check(letter: &DeadLetter, now_ms: u64) -> Result<(Revival, Outgoing), NotRep
     }
     let queue: Queue = letter.queue.as_deref().and_then(|queue| queue.parse().ok()).ok_or(NotReplayed::NoQueue)?;
     let topic = letter.source_topic.as_deref().ok_or(NotReplayed::NoQueue)?.into();
-    let step = envelope::Step { seq: task.seq + 1, attempt: 1, eta: None, queue: queue.as_str(), error: None };
+    let step = envelope::Step {
+        seq: task.seq + 1,
+        attempt: 1,
+        eta: None,
+        queue: queue.as_str(),
+        priority: task.priority,
+        error: None,
+    };
     let next = envelope::hand_on(value, step).map_err(|_| NotReplayed::Unreadable)?;
     let key = ordering_key(value).unwrap_or_else(|| task.id.to_string());
     let headers = letter.own_headers().clone();

@@ -3,6 +3,9 @@
 #[doc = include_str!("concepts.md")]
 pub mod concepts {}
 
+#[doc = include_str!("scheduling.md")]
+pub mod scheduling {}
+
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
 

@@ -241,6 +241,8 @@ pub struct Step<'a> {
     pub eta: Option<u64>,
     /// Where it goes then.
     pub queue: &'a str,
+    /// And how soon it runs there.
+    pub priority: Priority,
     /// JSON text of why it goes on.
     pub error: Option<&'a str>,
 }
@@ -261,6 +263,7 @@ pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error
         Some(eta) => {
             fields.insert("eta".into(), RawValue::from_string(eta.to_string())?);
             fields.insert("queue".into(), serde_json::value::to_raw_value(step.queue)?);
+            fields.insert("priority".into(), serde_json::value::to_raw_value(&step.priority)?);
         }
         None => drop(fields.remove("eta")),
     }
@@ -292,6 +295,8 @@ type Fields<'a> = BTreeMap<Cow<'a, str>, Box<RawValue>>;
 pub struct Due {
     /// Where it goes now.
     pub queue: Queue,
+    /// And how soon it runs there.
+    pub priority: Priority,
     /// The key of its record.
     pub key: Bytes,
     /// Its record, without its time.
@@ -303,7 +308,7 @@ pub struct Due {
 /// # Errors
 /// It is not a task.
 pub fn due(record: &Bytes) -> Result<Due, Unreadable> {
-    let id = Envelope::read(record)?.id;
+    let Envelope { id, priority, .. } = Envelope::read(record)?;
     let mut fields: Fields<'_> = serde_json::from_slice(record).map_err(Unreadable::NotATask)?;
     fields.remove("eta");
     let text = |name: &str| {
@@ -313,7 +318,7 @@ pub fn due(record: &Bytes) -> Result<Due, Unreadable> {
     let queue = text("queue")?.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
     let key = text("ordering-key")?.unwrap_or_else(|| id.to_string()).into();
     let record = serde_json::to_vec(&fields).map_err(Unreadable::NotATask)?.into();
-    Ok(Due { queue, key, record })
+    Ok(Due { queue, priority, key, record })
 }
 
 /// The key of a delayed record: one step of one task.

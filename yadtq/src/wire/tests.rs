@@ -43,7 +43,7 @@ fn strange_numbers_stay_within_bounds() {
 #[test]
 fn a_record_is_handed_on_with_all_its_fields() {
     let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":{"b": 1},"attempt":1}"#;
-    let step = Step { seq: 4, attempt: 2, eta: None, queue: "mail", error: None };
+    let step = Step { seq: 4, attempt: 2, eta: None, queue: "mail", priority: Priority::Low, error: None };
     let next = hand_on(record, step).unwrap();
     let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
     assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
@@ -67,13 +67,13 @@ fn a_record_becomes_one_of_another_task() {
 fn a_record_waits_and_goes_on_as_it_was() {
     let record = br#"{"task-id":"a","task":"t","args":[1],"ordering-key":"k","x":{"y":2}}"#;
     let error = r#"{"kind":"error","message":"no","attempt":1}"#;
-    let step = Step { seq: 2, attempt: 2, eta: Some(77), queue: "mail", error: Some(error) };
+    let step = Step { seq: 2, attempt: 2, eta: Some(77), queue: "mail", priority: Priority::Low, error: Some(error) };
     let waiting = hand_on(record, step).unwrap();
     let task = Envelope::read(&waiting).unwrap();
     assert_eq!((task.eta, task.seq, envelope::eta(&waiting)), (Some(77), 2, 77));
     assert_eq!(task.last_error.map(|failure| failure.message.clone()).as_deref(), Some("no"));
     let due = envelope::due(&waiting).unwrap();
-    assert_eq!((due.queue.as_str(), &due.key[..]), ("mail", &b"k"[..]));
+    assert_eq!((due.queue.as_str(), due.priority, &due.key[..]), ("mail", Priority::Low, &b"k"[..]));
     let task = Envelope::read(&due.record).unwrap();
     assert_eq!((task.eta, task.seq, task.attempt, task.args.as_str()), (None, 2, 2, "[1]"));
     assert!(std::str::from_utf8(&due.record).unwrap().contains(r#""x":{"y":2}"#));
@@ -131,7 +131,7 @@ fn this_version_writes_what_it_always_wrote() {
     record.queue = Some("mail");
     let all = concat!(
         r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"#,
-        r#""expires":1795531030859,"priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
+        r#""expires":1795531030859,"unique":"order-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
     );
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);

@@ -84,7 +84,8 @@ impl Control {
     pub(super) fn publish_next(&mut self, job: &Job, attempt: u32, due: u64, error: Option<&str>, at: Vec<Position>) {
         let (id, seq) = (&job.envelope.id, job.ask.seq + 1);
         let eta = Some(due).filter(|&due| due > self.now_ms());
-        let step = Step { seq, attempt, eta, queue: &job.ask.queue, error };
+        let (queue, priority) = (&*job.ask.queue, self.sources[job.at.queue].priority);
+        let step = Step { seq, attempt, eta, queue, priority, error };
         let value = match envelope::hand_on(&job.record.value, step) {
             Ok(value) => value,
             Err(error) => {

@@ -270,7 +270,7 @@ fn due_now(namespace: &Namespace, topic: &Arc<str>, record: Incoming) -> (Outgoi
     let deletion = deletion(Arc::clone(topic), key.clone(), record.partition);
     let due = match envelope::due(&record.value) {
         Ok(due) => Outgoing {
-            topic: namespace.topic(&due.queue).into(),
+            topic: namespace.topic_of(&due.queue, due.priority).into(),
             key: due.key,
             value: due.record,
             partition: None,
