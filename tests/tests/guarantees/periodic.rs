@@ -9,7 +9,7 @@ use std::{
 
 use redis::AsyncCommands as _;
 use rustix::process::Signal;
-use yadtq_tests::until;
+use yadtq_tests::{servers, until};
 
 use super::{Bench, worker_with};
 
@@ -128,4 +128,38 @@ async fn missed_ticks_are_skipped_or_run_once() {
         assert!(runs.values().all(|&times| times == 1), "{}: {runs:?}", periodic.name);
     }
     assert!(!worker.events("ticks_missed").is_empty(), "what is skipped is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ticks_of_an_outage_run_afterwards_and_old_ones_not_again() {
+    // It keeps nothing on disk: an outage loses everything.
+    let mut redis = servers::Redis::start(&[]);
+    let bench = Bench::on("tickless", &redis.url()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let noted = Noted(directory.path().join("runs"));
+    let env = bench.env.clone().with("TEST_RECORD", noted.0.to_str().expect("UTF-8"));
+    let env = env.with("TEST_PERIODIC", "beat run-once 1");
+    let workers = [worker_with(&env), worker_with(&env)];
+    until("some ticks have run", async || (noted.runs("beat").len() >= 3).then_some(())).await;
+    redis.stop();
+    let lost = now() / 1_000;
+    // By the clock, which is what the ticks go by.
+    until("ticks have passed", async || (now() / 1_000 > lost + 5).then_some(())).await;
+    redis.start_again();
+    let back = now() / 1_000;
+    let runs = until("all ticks have run", async || {
+        let runs = noted.runs("beat");
+        let first = *runs.keys().next()?;
+        (first..=back + 5).all(|tick| runs.contains_key(&tick)).then_some(runs)
+    })
+    .await;
+    let sent: usize = workers.iter().map(|worker| worker.events("tick_sent").len()).sum();
+    println!("{} ticks in {sent} records: {runs:?}", runs.len());
+    // Of what ran in the very moment Redis cannot tell any more.
+    for (tick, times) in noted.runs("beat") {
+        let at_the_moment = (lost.saturating_sub(2)..=lost).contains(&tick);
+        assert!(times == 1 || at_the_moment, "{tick} ran {times} times; lost at {lost}, back at {back}");
+    }
+    let listed = bench.client.admin().periodics().await.expect("redis answers");
+    assert!(listed[0].last >= Some(back * 1_000), "the workers have told it anew: {listed:?}");
 }
