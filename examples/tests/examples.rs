@@ -120,6 +120,21 @@ fn unique() {
 }
 
 #[test]
+fn dead_letters() {
+    let said = said(example("dead_letters"));
+    for line in [
+        "it failed: task failed after 1 attempt(s): arguments",
+        "dead: arguments in queue default",
+        "\"args\":[\"ada\",12.5]",
+        "replayed 1",
+        "ada gets 12.50 euros",
+        "purged 0",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod blocked;
+mod dead;
 mod delays;
 mod drain;
 mod faults;

@@ -7,7 +7,12 @@ use super::{
     settled::Ledger,
     walk::{Positions, Walk},
 };
-use crate::{broker::Broker, config::Config, error::Error, store::Store};
+use crate::{
+    broker::{Broker, Incoming},
+    config::Config,
+    error::Error,
+    store::Store,
+};
 
 /// The largest page; more are a walk.
 const MAX_LIMIT: usize = 10_000;
@@ -53,8 +58,9 @@ pub struct DeadLetterWalk {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Filter {
-    /// Ids of tasks, and places.
+    /// Ids of tasks, and what may be one or a place.
     ids: HashSet<String>,
+    places: HashSet<Place>,
     task: Option<String>,
     queue: Option<String>,
     reason: Option<String>,
@@ -69,7 +75,9 @@ impl DeadLetters {
 
     /// Only those of this task, or the one at this [`Place`], such as `3/1042`. Called again: these too.
     pub fn id(mut self, id: impl ToString) -> Self {
-        self.filter.ids.insert(id.to_string());
+        let id = id.to_string();
+        self.filter.places.extend(id.parse::<Place>());
+        self.filter.ids.insert(id);
         self
     }
 
@@ -189,6 +197,10 @@ impl DeadLetterWalk {
             if self.ledger.has(place, record.timestamp_ms) {
                 continue;
             }
+            if !self.filter.may_name(&record) {
+                self.leave(place);
+                continue;
+            }
             let letter = DeadLetter::read(record, &self.config.namespace);
             if self.filter.fits(&letter, self.now_ms) {
                 return Ok(Some(letter));
@@ -262,9 +274,16 @@ impl Filter {
             && self.newer_than.is_none_or(|limit| age.is_some_and(|age| age <= limit))
     }
 
+    /// Told by the key, which is a task's id: spares reading what is not asked for.
+    fn may_name(&self, record: &Incoming) -> bool {
+        let place = Place { partition: record.partition, offset: record.offset };
+        self.ids.is_empty()
+            || record.key.as_deref().is_some_and(|key| std::str::from_utf8(key).is_ok_and(|key| self.ids.contains(key)))
+            || self.places.contains(&place)
+    }
+
     fn names(&self, letter: &DeadLetter) -> bool {
-        letter.id.as_ref().is_some_and(|id| self.ids.contains(id.as_str()))
-            || self.ids.contains(letter.place.to_string().as_str())
+        letter.id.as_ref().is_some_and(|id| self.ids.contains(id.as_str())) || self.places.contains(&letter.place)
     }
 }
 
@@ -300,7 +319,7 @@ mod tests {
             (Filter { task: wanted("ad"), ..all.clone() }, false),
             (Filter { reason: wanted("deliveries"), ..all.clone() }, false),
             (Filter { ids: ids(&["y", "x"]), ..all.clone() }, true),
-            (Filter { ids: ids(&["1/2"]), ..all.clone() }, true),
+            (Filter { ids: ids(&["1/2"]), places: [Place { partition: 1, offset: 2 }].into(), ..all.clone() }, true),
             (Filter { ids: ids(&["1/3"]), ..all.clone() }, false),
             (Filter { ids: ids(&["x"]), task: wanted("sub"), ..all.clone() }, false),
             (Filter { older_than: Some(second), ..all.clone() }, true),

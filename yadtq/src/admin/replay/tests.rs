@@ -99,7 +99,8 @@ impl Rig {
         let own = vec![("traceparent".to_owned(), "00".into()), ("yadtq-spoof".to_owned(), "x".into())];
         let headers = epitaph.headers(&source, &own);
         let value = Bytes::from(value.to_owned());
-        let letter = Outgoing { topic: "yadtq.dead".into(), key: value.slice(..2), value, partition: None, headers };
+        let key = Envelope::read(&value).map_or_else(|_| Bytes::new(), |task| task.id.to_string().into());
+        let letter = Outgoing { topic: "yadtq.dead".into(), key, value, partition: None, headers };
         self.memory.publish(vec![letter]).await.pop().unwrap().unwrap();
     }
 

@@ -1,6 +1,6 @@
 //! Questions for people: how much waits, and what is wrong with this Kafka.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -16,7 +16,7 @@ use super::{
     super::{BrokerError, BrokerInfo, Extent, QueueDepth, queue_of},
     Cluster,
     apart::apart,
-    topics::code,
+    topics::{SETTLE_PAUSE, code, is_settling},
 };
 
 /// Longest wait for an answer.
@@ -55,7 +55,15 @@ impl Cluster {
 
     pub(super) async fn extents(self: &Arc<Self>, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
         let (cluster, asked) = (Arc::clone(self), Arc::clone(topic));
-        let extents = apart(move || cluster.ask_extents(&asked)).await.unwrap_or(Err(Code::CriticalSystemResource));
+        let deadline = Instant::now() + PATIENCE;
+        // A new topic has no leaders for a moment.
+        let ask = move || loop {
+            match cluster.ask_extents(&asked) {
+                Err(code) if is_settling(code) && Instant::now() < deadline => thread::sleep(SETTLE_PAUSE),
+                answer => return answer,
+            }
+        };
+        let extents = apart(ask).await.unwrap_or(Err(Code::CriticalSystemResource));
         extents.map_err(|code| self.connection.error(code, &format!("extents of topic {topic}"), PATIENCE))
     }
 

@@ -26,7 +26,7 @@ use super::{
 /// A dead letter is the largest record of a queue with its reasons.
 const DEAD_LETTER_EXTRA: u64 = 65_536;
 /// Pause between two questions to a topic that is about to exist.
-const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Kafka's default for `max.message.bytes`.
@@ -168,7 +168,7 @@ impl Cluster {
 }
 
 /// A new topic, or one whose leader moves.
-fn is_settling(code: Code) -> bool {
+pub(super) fn is_settling(code: Code) -> bool {
     matches!(
         code,
         Code::NotLeaderForPartition
