@@ -3,7 +3,7 @@
 //! One batch is under way at a time, and the next goes when it is back: alone, a task waits for nothing;
 //! under load, batches grow. An answer that never came is asked for again with the same nonces.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     core::{
         lifecycle::{Claim, Claimer, Token},
-        priority::Chooser,
+        priority::{Chooser, Priority},
     },
     store::StoreError,
     wire::failure::{ErrorKind, Failure},
@@ -33,8 +33,8 @@ const WATCH: Duration = Duration::from_secs(1);
 /// What is asked.
 pub(super) struct Claims {
     pub(super) asking: bool,
-    /// The sources and lanes of the jobs that are asked for.
-    pub(super) asked: HashSet<(usize, Lane)>,
+    /// Which sources have jobs among those that are asked for, in each lane.
+    asked: [Vec<bool>; 2],
     /// The queue whose turn it is to be first.
     turn: usize,
     /// Whose turn it is in each queue.
@@ -44,7 +44,13 @@ pub(super) struct Claims {
 impl Claims {
     pub(super) fn new(queues: usize, strict: bool) -> Self {
         let choosers = || vec![Chooser::new(strict); queues];
-        Self { asking: false, asked: HashSet::new(), turn: 0, choosers: [choosers(), choosers()] }
+        let nothing = || vec![false; queues * Priority::ALL.len()];
+        Self { asking: false, asked: [nothing(), nothing()], turn: 0, choosers: [choosers(), choosers()] }
+    }
+
+    /// Whether jobs of this source are asked for.
+    pub(super) fn has_asked(&self, source: usize, lane: Lane) -> bool {
+        self.asked[lane as usize][source]
     }
 }
 
@@ -77,7 +83,9 @@ impl Control {
         };
         let store = Arc::clone(&self.store);
         self.claims.asking = true;
-        self.claims.asked.extend(jobs.iter().map(|job| (job.at.queue, job.lane())));
+        for job in &jobs {
+            self.claims.asked[job.lane() as usize][job.at.queue] = true;
+        }
         self.calls.push(Box::pin(async move {
             let sent = Instant::now();
             let asks: Vec<_> = jobs.iter().map(|job| (job.envelope.id.clone(), Arc::clone(&job.ask))).collect();
@@ -131,7 +139,7 @@ impl Control {
 
     pub(super) fn claimed(&mut self, Claimed { jobs, sent, answers }: Claimed) {
         self.claims.asking = false;
-        self.claims.asked.clear();
+        self.claims.asked.iter_mut().for_each(|asked| asked.fill(false));
         let answers = match answers {
             Ok(answers) => answers,
             Err(error) => {

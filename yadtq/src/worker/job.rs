@@ -38,7 +38,7 @@ pub(super) struct Job {
 }
 
 /// Which slots a task takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     Async,
     Blocking,

@@ -68,7 +68,7 @@ pub(super) fn of(sources: &[Source], queue: usize) -> Levels<&Source> {
 pub(super) fn coming(sources: &[Source], claims: &Claims, queue: usize, lane: Lane) -> Levels<bool> {
     Priority::ALL.map(|priority| {
         let index = Rank { queue, priority }.source();
-        sources[index].is_ready(lane) || claims.asked.contains(&(index, lane))
+        sources[index].is_ready(lane) || claims.has_asked(index, lane)
     })
 }
 
