@@ -31,7 +31,8 @@ pub(super) struct Filter {
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// Only what is here for this reason, such as unreadable, unknown-task, arguments or deliveries
+    /// Only what is here for this reason, such as retries, fatal, arguments, unknown-task,
+    /// deliveries or unreadable
     #[arg(long)]
     reason: Option<String>,
 
