@@ -133,9 +133,6 @@ impl Periodic {
         if call.eta.is_some() || call.countdown.is_some() {
             return Err(refused("eta", "the schedule says when it runs; leave out `eta` and `countdown`"));
         }
-        if call.eta.is_some() {
-            return Err(refused("eta", "every tick has a time of its own; leave it out, or give a countdown"));
-        }
         let queue = call.queue.as_deref().map_or_else(|| Ok(Queue::default()), str::parse);
         let queue = queue.map_err(|error| refused("queue", &error.to_string()))?;
         call.args.clone()?;
@@ -220,7 +217,11 @@ mod tests {
             ),
             (
                 Periodic::every("nightly", second, call().eta(std::time::SystemTime::UNIX_EPOCH)),
-                "periodic `nightly`: eta: every tick has a time of its own",
+                "periodic `nightly`: eta: the schedule says when it runs",
+            ),
+            (
+                Periodic::every("nightly", second, call().countdown(second)),
+                "periodic `nightly`: eta: the schedule says when it runs",
             ),
             (Periodic::every("nightly", second, call().queue("dead")), "periodic `nightly`: queue: queue name `dead`"),
             (Periodic::every("nightly", second, Call::<u8>::named("report", 3)), "argument `args` of task report"),
