@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use yadtq::{Client, Error, ErrorKind, TaskError, Worker};
+use yadtq::{Client, Error, ErrorKind, Retry, TaskError, Worker};
 
 /// Any error type will do: `thiserror`, `anyhow`, `String`, `Box<dyn Error>`.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,9 @@ async fn slow() {
 async fn main() -> Result<(), Error> {
     let client = Client::embedded();
     client.install()?;
-    let worker = Worker::builder().register(withdraw).register(charge).register(divide).register(slow).start().await?;
+    // Nothing is tried again here; see the example `retries`.
+    let worker = Worker::builder().register(withdraw).register(charge).register(divide).register(slow);
+    let worker = worker.retry(Retry::never()).start().await?;
 
     println!("withdrawn, left: {}", withdraw.delay("ada".to_owned(), 30).await?.await?);
     told("withdraw", withdraw.delay("ada".to_owned(), 300).await?.await);

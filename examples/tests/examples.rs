@@ -48,6 +48,33 @@ fn errors() {
 }
 
 #[test]
+fn retries() {
+    let said = said(example("retries"));
+    for line in [
+        "attempt 2 of example.org, because: no route",
+        "attempt 3 of example.org, because: too many requests",
+        "<html>example.org</html>",
+        "failed after 2 attempt(s): card 4111 was declined",
+        "failed after 1 attempt(s): the bank does not answer",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
+#[test]
+fn delays() {
+    let said = said(example("delays"));
+    for line in [
+        "status: scheduled\nremember, Ada!",
+        "order 17 left at attempt 1",
+        "remind waits in default\nremind waits in default\nremember, Grace!",
+        "no reminder for Eve: it was asked to end",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+}
+
+#[test]
 fn context_state() {
     let said = said(example("context_state"));
     assert!(said.contains("ada has 60") && said.contains("counted to 1000"), "{said}");

@@ -46,8 +46,13 @@ async fn timeouts_hold_while_a_worker_stops() {
     let mut worker = bench.ready_worker().await;
     let in_time =
         tasks::doze.call(1_000).timeout(Duration::from_secs(60)).send(&bench.client).await.expect("acknowledged");
-    let late =
-        tasks::doze.call(2_000).timeout(Duration::from_millis(1_500)).send(&bench.client).await.expect("acknowledged");
+    let late = tasks::doze
+        .call(2_000)
+        .timeout(Duration::from_millis(1_500))
+        .max_retries(0)
+        .send(&bench.client)
+        .await
+        .expect("acknowledged");
     until("both run", async || (worker.events("task_started").len() == 2).then_some(())).await;
     worker.signal(Signal::TERM);
     assert!(worker.end().await, "it ends well");

@@ -7,6 +7,7 @@ pub(crate) mod ping;
 pub(crate) mod queues;
 pub(crate) mod result;
 pub(crate) mod revoke;
+pub(crate) mod scheduled;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod workers;

@@ -53,6 +53,7 @@ impl Answer for TaskInfo {
                 "progress",
                 self.progress.as_ref().map(|json| Cell::new(text::line(&text::cut(json.get(), MAX_RESULT, all)))),
             ),
+            ("runs", self.eta.map(|at| Cell::new(ago(at)))),
             ("queued", self.queued_at.map(|at| Cell::new(ago(at)))),
             ("started", self.started_at.map(|at| Cell::new(ago(at)))),
             ("ended", self.finished_at.map(|at| Cell::new(ago(at)))),

@@ -35,6 +35,8 @@ Examples:
   yadtq submit add --args-json '{\"a\": 1, \"b\": 2}'
   yadtq submit resize --args-json - < args.json
   yadtq submit add 1 2 --wait --timeout 30s
+  yadtq submit remind ada --countdown 1h
+  yadtq submit remind ada --eta 2027-01-31T08:00:00Z --max-retries 10
   yadtq submit invoice 17 --unique order-17 --unique-ttl 1h
   yadtq submit send_code ada@example.org --priority high
   yadtq submit add -- -1 2")]
@@ -73,6 +75,18 @@ pub(crate) struct Submit {
     /// How long from now it may start, such as 5m; later it ends as revoked [default: no limit]
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<humantime::Duration>,
+
+    /// How long from now it waits before it runs, such as 10m or 1day [default: it does not]
+    #[arg(long, value_name = "DURATION", conflicts_with = "eta")]
+    countdown: Option<humantime::Duration>,
+
+    /// When it runs, and not before, in UTC: 2027-01-31T08:00:00Z [default: at once]
+    #[arg(long, value_name = "TIME")]
+    eta: Option<humantime::Timestamp>,
+
+    /// How often it is tried again after its first attempt [default: as its code says, else 3]
+    #[arg(long, value_name = "NUMBER")]
+    max_retries: Option<u32>,
 
     /// How long its result is kept, such as 1h or 7d; 0s: not at all [default: as its code says, else 24h]
     #[arg(long, value_name = "DURATION")]
@@ -127,6 +141,15 @@ impl Submit {
         }
         if let Some(time) = self.expires_in {
             call = call.expires_in(*time);
+        }
+        if let Some(time) = self.countdown {
+            call = call.countdown(*time);
+        }
+        if let Some(time) = self.eta {
+            call = call.eta(*time);
+        }
+        if let Some(retries) = self.max_retries {
+            call = call.max_retries(retries);
         }
         if let Some(ttl) = self.result_ttl {
             call = call.result_ttl(*ttl);

@@ -143,3 +143,35 @@ async fn verbose_logs_go_to_stderr() {
     let place = Place::new();
     place.yadtq(["-v", "workers", "--json"]).await.exits(0).mentions("backend_connected").prints("[]\n");
 }
+
+#[tokio::test]
+async fn what_waits_for_its_time_is_listed_run_and_cancelled() {
+    let place = Place::new();
+    let none = format!("note: nothing waits for its time in namespace {}", place.namespace);
+    place.yadtq(["scheduled"]).await.exits(0).prints("").says(&none);
+    let worker = place.worker().await;
+    place.yadtq(["submit", "add", "1", "2", "--id", "soon", "--countdown", "1h"]).await.exits(0);
+    place.yadtq(["submit", "greet", "Ada", "--id", "late", "--eta", "2999-01-31T08:00:00Z"]).await.exits(0);
+    let listed = place.yadtq(["scheduled", "--json"]).await.exits(0).quietly().json();
+    let ids: Vec<_> = listed["tasks"].as_array().unwrap().iter().map(|task| &task["id"]).collect();
+    assert_eq!((ids, &listed["total"]), (vec![&json!("soon"), &json!("late")], &json!(2)));
+    let human = place.yadtq(["scheduled", "--limit", "1"]).await.exits(0);
+    assert!(human.stdout.contains("in 59m") && human.stdout.lines().count() == 2, "{human:#?}");
+    human.says("note: the first 1 of 2; --limit shows more");
+    let status = place.yadtq(["status", "soon"]).await.exits(0).quietly();
+    assert!(status.stdout.contains("scheduled") && status.stdout.contains("in 59m"), "{status:#?}");
+
+    place.yadtq(["scheduled", "run", "soon"]).await.exits(0).quietly().prints("soon runs now\n");
+    place.until("soon", "success").await;
+    place.yadtq(["scheduled", "cancel", "late"]).await.exits(0).prints("late revoked: it will not run\n");
+    place.until("late", "revoked").await;
+    place.yadtq(["scheduled", "run", "late"]).await.exits(1).prints("late does not wait (any more)\n");
+    let told = place.yadtq(["scheduled", "cancel", "soon", "--json"]).await.exits(1).json();
+    assert_eq!(told, json!([{"id": "soon", "outcome": "ended"}]));
+    assert_eq!(place.yadtq(["scheduled", "--json"]).await.exits(0).json()["total"], 0);
+
+    place.yadtq(["submit", "add", "1", "2", "--countdown", "0s"]).await.exits(2).mentions("countdown");
+    place.yadtq(["submit", "add", "1", "2", "--eta", "9999-12-31T00:00:00Z"]).await.exits(2).mentions("eta");
+    place.yadtq(["submit", "add", "1", "2", "--max-retries", "100000"]).await.exits(2).mentions("max_retries");
+    worker.stop().await.unwrap();
+}

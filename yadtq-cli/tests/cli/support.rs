@@ -190,7 +190,7 @@ async fn greet(name: String) -> String {
     format!("Hello, {name}")
 }
 
-#[yadtq::task]
+#[yadtq::task(max_retries = 0)]
 async fn fail(reason: String) -> Result<(), String> {
     Err(reason)
 }

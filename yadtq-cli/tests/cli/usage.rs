@@ -6,8 +6,19 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use crate::support::{Ran, run, yadtq};
 
-const COMMANDS: [&str; 10] =
-    ["submit", "status", "result", "revoke", "workers", "queues", "dlq", "periodic", "ping", "completions"];
+const COMMANDS: [&str; 11] = [
+    "submit",
+    "status",
+    "result",
+    "revoke",
+    "workers",
+    "queues",
+    "dlq",
+    "scheduled",
+    "periodic",
+    "ping",
+    "completions",
+];
 
 async fn of(args: &[&str]) -> Ran {
     run(yadtq().args(args), "").await
@@ -26,6 +37,7 @@ async fn help_lists_the_commands_and_the_exit_codes() {
   workers      List the workers that are alive
   queues       List the queues, with how much waits in each
   dlq          List, replay and purge dead letters: what failed for good, or could not be run
+  scheduled    List the tasks that wait for their time or for a retry, and run or end them
   periodic     List the periodic tasks that workers declare, with their next and last runs
   ping         Ask Kafka and Redis who they are, and look for settings that endanger tasks
   completions  Print a completion script for a shell
