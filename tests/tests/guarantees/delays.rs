@@ -7,7 +7,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewPartitions},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
 use rustix::process::Signal;
@@ -175,6 +175,26 @@ async fn the_topic_may_get_more_partitions_meanwhile() {
     lateness(after).await;
     println!("all had run after {:?}", begun.elapsed());
     assert_once([&worker], 999);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_does_not_take_holds_nothing_up() {
+    let bench = Bench::new("refused").await;
+    let topic = format!("{}.tiny", bench.namespace);
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> =
+        config.set("bootstrap.servers", servers::kafka()).create().expect("an admin client");
+    let tiny = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "100");
+    admin.create_topics([&tiny], &AdminOptions::new()).await.expect("kafka answers")[0].as_ref().expect("created");
+    let worker = ready(&bench).await;
+    let refused = (0..100).map(|_| tasks::nap.call(1).queue("tiny").countdown(Duration::from_millis(100)));
+    for handle in bench.client.send_many(refused).await {
+        handle.expect("the delayed topic takes it");
+    }
+    worker.event("tasks_not_fired", |event| event["topic"] == *topic).await;
+    lateness(bench.client.send_many(spread(100, 500, 10)).await).await;
+    let waiting = bench.client.admin().scheduled(1).await.expect("kafka answers");
+    assert_eq!(waiting.total, 100, "the others wait until this is mended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,7 @@ impl Control {
             headers: epitaph.headers(&source, &record.headers),
         };
         let broker = Arc::clone(&self.broker);
+        self.publishing += 1;
         self.calls.push(Box::pin(async move {
             publish(&*broker, letter, cut).await;
             worker::Step::Published { at }
@@ -100,6 +101,7 @@ impl Control {
         };
         let record = Outgoing { topic, key, value, partition: None, headers: job.record.headers.clone() };
         let broker = Arc::clone(&self.broker);
+        self.publishing += 1;
         self.calls.push(Box::pin(async move {
             publish(&*broker, record, without_error).await;
             worker::Step::Published { at }
@@ -107,6 +109,7 @@ impl Control {
     }
 
     pub(super) fn published(&mut self, at: &[Position]) {
+        self.publishing -= 1;
         at.iter().for_each(|&at| self.complete_offset(at));
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Control {
     pub(super) extending: bool,
     /// Calls under way that give tasks back.
     pub(super) releasing: usize,
+    /// Publications under way that offsets wait for.
+    pub(super) publishing: usize,
     /// Ticks of periodic tasks are produced, or the last ones still on their way.
     pub(super) ticking: bool,
     /// Takes nothing new.
@@ -130,6 +132,7 @@ pub(super) async fn run(
         settling: false,
         extending: false,
         releasing: 0,
+        publishing: 0,
         ticking: false,
         draining: false,
         stop_polling: CancellationToken::new(),

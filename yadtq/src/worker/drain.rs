@@ -101,13 +101,18 @@ impl Control {
 
     /// Nothing runs, and all is said.
     fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.releasing == 0 && !self.claims.asking && !self.ticking
+        self.runs.is_empty() && self.releasing == 0 && self.publishing == 0 && !self.claims.asking && !self.ticking
     }
 
     /// Nothing is left that could be handed back: what still runs cannot be stopped.
     fn is_rid(&self) -> bool {
         let stuck = self.runs.values().all(|run| run.job.lane() == Lane::Blocking);
-        stuck && self.releasing == 0 && self.endings.is_empty() && !self.settling && !self.claims.asking
+        stuck
+            && self.releasing == 0
+            && self.publishing == 0
+            && self.endings.is_empty()
+            && !self.settling
+            && !self.claims.asking
     }
 
     /// Gives tasks back, so that anybody may run them at once. These jobs are asked for again, a moment

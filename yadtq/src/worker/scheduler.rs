@@ -13,13 +13,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::burial::{cut, publish};
 use crate::{
-    broker::{Broker, Event, Incoming, Outgoing, Reader, Subscription},
+    broker::{Broker, BrokerError, Event, Incoming, Outgoing, Reader, Subscription},
     clock::Clock,
     core::{
         delayed::{Limits, Record, Window},
@@ -42,6 +45,8 @@ const FIRING: usize = 8;
 const NAP: Duration = Duration::from_secs(60);
 /// How long a stopping scheduler waits for what it fires.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// When what Kafka did not take is due again, in ms.
+const AGAIN_MS: u64 = 1_000;
 /// How often loading tells how far it is.
 const TELL: Duration = Duration::from_secs(1);
 /// How long a topic that cannot be subscribed to is left alone.
@@ -61,7 +66,8 @@ struct Scheduler {
     subscription: Arc<dyn Subscription>,
     partitions: HashMap<i32, Partition>,
     scan: Option<Scan>,
-    firing: FuturesUnordered<tokio::task::JoinHandle<()>>,
+    /// Each returns what could not be fired.
+    firing: FuturesUnordered<JoinHandle<Vec<Incoming>>>,
     told: Instant,
 }
 
@@ -98,7 +104,7 @@ pub(super) async fn run(needs: Needs, stop: CancellationToken) {
     let Scheduler { mut firing, subscription, .. } = scheduler;
     // What is not done by then is fired by the next owner.
     let _ = timeout(GOODBYE, async { while firing.next().await.is_some() {} }).await;
-    firing.iter().for_each(tokio::task::JoinHandle::abort);
+    firing.iter().for_each(JoinHandle::abort);
     subscription.close().await;
 }
 
@@ -112,7 +118,7 @@ impl Scheduler {
             tokio::select! {
                 events = self.subscription.next() => events.into_iter().for_each(|event| self.heard(event)),
                 events = next(&mut self.scan) => self.scanned(events),
-                Some(_) = self.firing.next() => {}
+                Some(refused) = self.firing.next() => self.put_back(refused.unwrap_or_default()),
                 () = sleep(nap) => {}
             }
         }
@@ -238,14 +244,51 @@ impl Scheduler {
             }
             debug!(event = "tasks_due", worker = %self.needs.worker, tasks = batch.len(), "their time has come");
             let Needs { namespace, broker, .. } = &self.needs;
-            let (records, deletions) = batch.into_iter().map(|record| due_now(namespace, &self.topic, record)).unzip();
-            let broker = Arc::clone(broker);
-            self.firing.push(tokio::spawn(async move {
-                publish_all(&*broker, records).await;
-                publish_all(&*broker, deletions).await;
-            }));
+            let fired = batch.iter().map(|record| due_now(namespace, &self.topic, record.clone())).collect();
+            self.firing.push(tokio::spawn(fire(Arc::clone(broker), batch, fired)));
         }
     }
+
+    /// What Kafka did not take is due again in a moment, and holds up nothing else meanwhile.
+    fn put_back(&mut self, refused: Vec<Incoming>) {
+        let due = self.now_ms() + AGAIN_MS;
+        for record in refused {
+            if let Some(partition) = self.partitions.get_mut(&record.partition) {
+                let Record { key, offset, size, value } = read(record);
+                partition.window.tail(Record { key, offset, size, value: value.map(|(_, record)| (due, record)) });
+            }
+        }
+    }
+}
+
+/// Publishes records and then their deletions; returns those that Kafka did not take.
+async fn fire(broker: Arc<dyn Broker>, batch: Vec<Incoming>, fired: Vec<(Outgoing, Outgoing)>) -> Vec<Incoming> {
+    let (records, deletions): (Vec<_>, Vec<_>) = fired.into_iter().unzip();
+    let answers = broker.publish(records.clone()).await;
+    let (mut refused, mut done, mut why) = (Vec::new(), Vec::with_capacity(deletions.len()), None);
+    for (((record, outgoing), deletion), answer) in batch.into_iter().zip(records).zip(deletions).zip(answers) {
+        match answer {
+            Ok(()) => done.push(deletion),
+            // A dead letter may be made smaller, a task may not.
+            Err(BrokerError::TooLarge { .. }) if outgoing.topic.ends_with(".dead") => {
+                publish(&*broker, outgoing, cut).await;
+                done.push(deletion);
+            }
+            Err(error) => {
+                refused.push(record);
+                why.get_or_insert((outgoing.topic, error));
+            }
+        }
+    }
+    if let Some((topic, error)) = why {
+        warn!(event = "tasks_not_fired", %topic, %error, tasks = refused.len(), "they are due again in a moment");
+    }
+    // Until these are acknowledged, the next owner would fire the tasks again, which does no harm.
+    let answers = broker.publish(done.clone()).await;
+    for (deletion, _) in done.into_iter().zip(answers).filter(|(_, answer)| answer.is_err()) {
+        publish(&*broker, deletion, |_| false).await;
+    }
+    refused
 }
 
 /// Waits for ever without a scan.
@@ -285,18 +328,4 @@ fn due_now(namespace: &Namespace, topic: &Arc<str>, record: Incoming) -> (Outgoi
         }
     };
     (due, deletion)
-}
-
-/// Returns when all records are acknowledged.
-async fn publish_all(broker: &dyn Broker, records: Vec<Outgoing>) {
-    let answers = broker.publish(records.clone()).await;
-    let failed = records.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
-    for (record, _) in failed {
-        publish(broker, record, cut_dead).await;
-    }
-}
-
-/// A dead letter may be made smaller, a task may not.
-fn cut_dead(record: &mut Outgoing) -> bool {
-    record.topic.ends_with(".dead") && cut(record)
 }
