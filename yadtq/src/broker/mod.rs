@@ -192,7 +192,7 @@ pub trait Broker: Debug + Send + Sync {
 
 /// Reads without being a member of a group.
 #[async_trait]
-pub trait Reader: Send {
+pub trait Reader: Send + Sync {
     /// The next events, at least one: records, and ends of partitions. Never fails: while the broker is away it
     /// waits. Cancel safe.
     async fn next(&mut self) -> Vec<Event>;

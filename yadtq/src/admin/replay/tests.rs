@@ -258,3 +258,12 @@ async fn letters_of_a_topic_that_was_made_again_are_not_taken_for_settled() {
     settle(&*rig.broker, &Namespace::default(), letters.iter(), "purged").await.unwrap();
     assert_eq!(rig.letters().count().await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn its_futures_can_be_spawned() {
+    fn spawnable<T: Send + 'static>(_: T) {}
+    let letters = || Client::embedded().admin().dead_letters();
+    spawnable(letters().page());
+    spawnable(letters().replay());
+    spawnable(letters().purge());
+}
