@@ -2,6 +2,7 @@
 
 pub mod process;
 pub mod servers;
+pub mod soak;
 pub mod tasks;
 
 use std::time::{Duration, Instant};

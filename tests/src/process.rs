@@ -41,6 +41,11 @@ impl Env {
         self.0.push((name.to_owned(), value.to_owned()));
         self
     }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
 }
 
 impl Process {

@@ -8,6 +8,7 @@ mod interrupt;
 mod lint;
 mod project;
 mod services;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -45,6 +46,16 @@ enum Command {
         after_help = "Examples:\n  cargo xtask test\n  cargo xtask test claim lease   # only tests with these in their name, no lints"
     )]
     Test(test::Options),
+
+    /// All capabilities at once, while workers are killed, and an oracle.
+    ///
+    /// Starts servers of its own and stops them, unless YADTQ_KAFKA and
+    /// YADTQ_REDIS name some. Fails if a task has not ended exactly once, and
+    /// as it should.
+    #[command(
+        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --for 1h --rate 300\n  cargo xtask soak --for 1m --seed 7   # what an earlier one sent"
+    )]
+    Soak(soak::Options),
 }
 
 #[derive(Subcommand)]
@@ -96,6 +107,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Lint => lint::run(&project)?,
         Command::Test(options) => return Ok(test::run(&project, &options)),
+        Command::Soak(options) => return soak::run(&project, &options),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,10 @@
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use yadtq::{Error, Periodic, Worker};
-use yadtq_tests::tasks::{self, Record};
+use yadtq_tests::{
+    soak::{self, Soak},
+    tasks::{self, Record},
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info,yadtq=debug".to_owned());
@@ -59,6 +62,9 @@ async fn work() -> Result<(), Error> {
         let interval = Duration::from_secs(seconds.parse().expect("TEST_PERIODIC has seconds"));
         let missed = missed.parse().expect("TEST_PERIODIC says what becomes of missed ticks");
         worker = worker.periodic(Periodic::every(name, interval, tasks::tick.call()).missed(missed));
+    }
+    if let Some(directory) = env::var_os("TEST_SOAK") {
+        worker = soak::register(worker, Soak::open(directory.as_ref()).expect("the journal can be opened"));
     }
     worker.run().await?;
     record.flush().expect("the record can be written");

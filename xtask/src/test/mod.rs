@@ -47,7 +47,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> ExitCode {
 }
 
 /// What the tests need of the machine, and a place for servers of their own.
-fn prepare(project: &Project) -> Result<Services<'_>> {
+pub(crate) fn prepare(project: &Project) -> Result<Services<'_>> {
     let developers = Services::open(project)?;
     developers.stop_abandoned()?;
     services::ensure_test_tools(project)?;

@@ -1,0 +1,200 @@
+//! The mixed soak: every capability at once, while workers die; then an oracle looks for a task that did not end exactly
+//! once, and as it should. Alone in its binary, because it takes the machine.
+//!
+//! `YADTQ_SOAK` is how long it sends (1 minute), `YADTQ_SOAK_SEED` repeats what an earlier one sent, `YADTQ_SOAK_RATE` is
+//! how many tasks a second.
+
+mod fleet;
+mod ledger;
+mod load;
+mod oracle;
+mod summary;
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use futures_util::{StreamExt as _, stream};
+use tokio::task::JoinSet;
+use yadtq::{Admin, Client, TaskId};
+use yadtq_tests::{
+    PATIENCE, namespace, now_ms,
+    process::Env,
+    servers::{self, Redis},
+    soak::Soak,
+    until,
+};
+
+use fleet::Fleet;
+use ledger::Ledger;
+use load::Load;
+use oracle::{Ends, Evidence, Known};
+
+/// How often tasks are sent.
+const STEP: Duration = Duration::from_millis(100);
+/// How often it tells how far it is.
+const TELL: Duration = Duration::from_secs(10);
+/// How long what was sent last may take. Far above what it takes.
+const SETTLE: Duration = Duration::from_secs(180);
+/// From this duration on, Redis is restarted half way.
+const LONG: Duration = Duration::from_secs(300);
+/// Questions to Redis at a time.
+const AT_ONCE: usize = 32;
+
+/// What the environment asks for.
+struct Plan {
+    time: Duration,
+    seed: u64,
+    rate: u64,
+}
+
+impl Plan {
+    fn from_env() -> Self {
+        let time = std::env::var("YADTQ_SOAK").unwrap_or_else(|_| "1m".to_owned());
+        let time = humantime::parse_duration(&time).unwrap_or_else(|e| panic!("YADTQ_SOAK is `{time}`: {e}"));
+        Self {
+            time,
+            seed: number("YADTQ_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..)),
+            rate: number("YADTQ_SOAK_RATE").unwrap_or(120),
+        }
+    }
+}
+
+fn number<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, which is no number")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_at_once_ends_exactly_once() {
+    let plan = Plan::from_env();
+    println!("soaks for {:?} at {} tasks/s; YADTQ_SOAK_SEED={}", plan.time, plan.rate, plan.seed);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (kafka, namespace) = (servers::kafka(), namespace("soak"));
+    let mut own = (plan.time >= LONG).then(|| Redis::start(&["--appendonly", "yes"]));
+    let redis = own.as_ref().map_or_else(servers::redis, Redis::url);
+    let client = Client::builder().kafka(&kafka).redis(&redis).namespace(&namespace);
+    let client = client.build().await.expect("a client");
+    let path = directory.path().to_str().expect("UTF-8");
+    let env = Env::new(&kafka, &redis, &namespace).with("TEST_SOAK", path).with("TEST_DRAIN_MS", "3000");
+    let mut fleet = Fleet::start(directory.path(), env.with("RUST_LOG", "warn,yadtq=info"));
+    let soak = Soak::open(directory.path()).expect("the journal can be opened");
+    let load = Arc::new(Load { client, ledger: Ledger::default(), soak });
+
+    Arc::clone(&load).run("sum", Rng::with_seed(plan.seed)).await;
+    let begun = now_ms();
+    let mut senders = send(&plan, &load, &mut fleet, own.as_mut()).await;
+    let ended = now_ms();
+    println!("all is sent; waits for its end");
+    if within(SETTLE, async {
+        while let Some(sender) = senders.join_next().await {
+            sender.expect("it does not panic")
+        }
+    })
+    .await
+    .is_none()
+    {
+        load.ledger.violation(format!("{} senders still wait after {SETTLE:?}", senders.len()));
+    }
+    rests(&load).await;
+    fleet.stop_all().await;
+
+    let evidence = evidence(&load, directory.path(), (begun, ended)).await;
+    let violations = [load.ledger.violations(), fleet.violations.clone(), evidence.violations()].concat();
+    summary::print(&evidence, &fleet, &violations);
+    if !violations.is_empty() {
+        println!("journal and logs are kept in {}", directory.keep().display());
+    }
+    assert!(violations.is_empty(), "{} violations; see above", violations.len());
+}
+
+async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(time, future).await.ok()
+}
+
+/// Sends for as long as is planned, and meanwhile kills workers, replays dead letters and restarts Redis.
+async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Option<&mut Redis>) -> JoinSet<()> {
+    let (mut rng, mut senders, start) = (Rng::with_seed(plan.seed), JoinSet::new(), Instant::now());
+    let (mut strikes, mut told, mut sent) = (fleet::strikes().peekable(), TELL, 0);
+    let (mut replay, mut restart) = (Some(plan.time * 6 / 10), plan.time / 2);
+    let mut steps = tokio::time::interval(STEP);
+    while start.elapsed() < plan.time {
+        steps.tick().await;
+        let elapsed = start.elapsed();
+        let due = u64::try_from(elapsed.as_millis()).expect("short") * plan.rate / 1_000;
+        for _ in sent..due {
+            senders.spawn(Arc::clone(load).run(load::any(&mut rng), rng.fork()));
+        }
+        sent = due;
+        while let Some(sender) = senders.try_join_next() {
+            sender.expect("it does not panic");
+        }
+        if strikes.next_if(|at| elapsed >= *at).is_some() {
+            println!("{elapsed:.1?}: {}", fleet.strike(&mut rng).await);
+        }
+        if replay.take_if(|at| elapsed >= *at).is_some() {
+            senders.spawn(Arc::clone(load).replay());
+        }
+        if elapsed >= restart
+            && let Some(redis) = redis.take()
+        {
+            redis.stop();
+            redis.start_again();
+            println!("{elapsed:.1?}: redis was restarted");
+            restart = Duration::MAX;
+        }
+        if elapsed >= told {
+            fleet.look();
+            let (sent, ended) = load.ledger.count();
+            println!("{elapsed:.1?} of {:?}: {sent} sent, {ended} ended", plan.time);
+            told += TELL;
+        }
+    }
+    senders
+}
+
+/// Waits until nothing is left in the queues and among the delayed tasks, but for a tick that comes just then.
+async fn rests(load: &Load) {
+    let admin = load.client.admin();
+    let start = Instant::now();
+    let (mut lag, mut scheduled) = (u64::MAX, u64::MAX);
+    while start.elapsed() < PATIENCE && (lag, scheduled) != (0, 0) {
+        if let Ok(queues) = admin.queues().await {
+            lag = queues.iter().map(|queue| queue.lag).sum();
+        }
+        if let Ok(waiting) = admin.scheduled(10).await {
+            scheduled = waiting.total;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    if (lag, scheduled) != (0, 0) {
+        let (queues, waiting) = (admin.queues().await, admin.scheduled(10).await);
+        load.ledger.violation(format!("after the end, {queues:?} and {waiting:?} are left"));
+    }
+}
+
+async fn evidence(load: &Load, directory: &Path, time: (u64, u64)) -> Evidence {
+    let entries = load.ledger.entries();
+    let admin = &load.client.admin();
+    let known = |id: TaskId| async move { Some((id.clone(), known(admin, &id).await?)) };
+    let ids = entries.keys().cloned().chain(oracle::ticks(time));
+    let known = stream::iter(ids).map(known).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    let mut letters = HashSet::new();
+    let mut walk = admin.dead_letters().walk().await.expect("kafka answers");
+    while let Some(letter) = walk.next().await.expect("kafka answers") {
+        letters.extend(letter.id);
+    }
+    let notes = load.soak.notes().expect("the journal can be read");
+    Evidence { entries, known, notes, ends: Ends::read(directory), letters, time }
+}
+
+async fn known(admin: &Admin, id: &TaskId) -> Option<Known> {
+    let info = until("redis answers", async || admin.task(id).await.ok()).await?;
+    Some(Known { time: info.queued_at.zip(info.finished_at), text: format!("{info:?}"), status: info.status })
+}
