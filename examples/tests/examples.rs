@@ -175,6 +175,22 @@ fn results() {
 }
 
 #[test]
+fn queue_control() {
+    let said = said(example("queue_control"));
+    for line in [
+        "mail is paused, and ada's waits",
+        "purged 1 task",
+        "was revoked: its queue was purged",
+        "sent to eve",
+        "task failed after 1 attempt(s): disabled: an operator has disabled `send_email`",
+        "others run: 3",
+    ] {
+        assert!(said.contains(line), "`{line}` in {said}");
+    }
+    assert!(!said.contains("sent to ada") && !said.contains("sent to bob"), "{said}");
+}
+
+#[test]
 fn periodic() {
     let said = said(example("periodic"));
     let mut ticks: Vec<_> = said.lines().filter(|line| line.ends_with("Z sweeps the floor")).collect();

@@ -2,6 +2,7 @@
 
 pub(crate) mod dead_letters;
 pub(crate) mod letter;
+pub(crate) mod orders;
 mod purge;
 pub(crate) mod replay;
 mod settled;

@@ -24,7 +24,7 @@
 //! - [`task`]: makes a task of a function.
 //! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
 //! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery),
-//!   [dead letters](guide::dead_letters), [periodic tasks](guide::periodic), [wire format](guide::wire_format),
+//!   [dead letters](guide::dead_letters), [orders to all workers](guide::control), [periodic tasks](guide::periodic), [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
 mod admin;
@@ -54,6 +54,7 @@ pub use crate::{
         Admin, PeriodicInfo, PingReport, ServerReport, TaskInfo,
         dead_letters::{DeadLetterPage, DeadLetterWalk, DeadLetters},
         letter::{BadPlace, DeadLetter, Place},
+        orders::{Controls, DisabledTask, PausedQueue, PurgedQueue},
         replay::{NotReplayed, ReplayReport, Replayed},
     },
     broker::{BrokerError, QueueDepth},
@@ -64,6 +65,7 @@ pub use crate::{
     core::{
         lifecycle::{Status, UnknownStatus},
         names::{NameError, Namespace, Queue, TaskId},
+        orders::Disabled,
         priority::{Priority, UnknownPriority},
         retry::Retry,
         ticks::Missed,

@@ -48,6 +48,9 @@ async fn work() -> Result<(), Error> {
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));
     }
+    if let Ok(queues) = env::var("TEST_QUEUES") {
+        worker = worker.queues(queues.split(','));
+    }
     if env::var_os("TEST_STRICT").is_some() {
         worker = worker.strict_priority(true);
     }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod blocked;
+mod control;
 mod dead;
 mod delays;
 mod drain;

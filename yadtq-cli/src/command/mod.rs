@@ -1,9 +1,13 @@
 //! One file a command: its options, its examples, what it answers.
 
 pub(crate) mod completions;
+pub(crate) mod controls;
+pub(crate) mod disable;
 pub(crate) mod dlq;
+pub(crate) mod pause;
 pub(crate) mod periodic;
 pub(crate) mod ping;
+pub(crate) mod purge;
 pub(crate) mod queues;
 pub(crate) mod result;
 pub(crate) mod revoke;

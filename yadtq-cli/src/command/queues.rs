@@ -3,7 +3,7 @@
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::{Priority, QueueDepth};
+use yadtq::{Controls, Priority, QueueDepth};
 
 use crate::{
     cli::Global,
@@ -14,19 +14,20 @@ use crate::{
     text,
 };
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column::text("QUEUE"),
     Column::text("PRIORITY"),
     Column::number("PARTITIONS"),
     Column::number("DEPTH"),
     Column::number("LAG"),
+    Column::text("STATE"),
 ];
 
 /// List the queues, with how much waits in each
 ///
 /// One line for each priority that was used in a queue, the highest first.
 /// LAG: tasks that wait or run. DEPTH: records that Kafka holds, finished ones that are not purged yet included.
-/// PARTITIONS: the most workers that can share the queue.
+/// STATE: whether workers take tasks from it, or it is paused. PARTITIONS: the most workers that can share the queue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +44,7 @@ struct Row {
     partitions: usize,
     depth: u64,
     lag: u64,
+    paused: bool,
 }
 
 #[derive(Serialize)]
@@ -57,9 +59,12 @@ impl Answer for List {
 
 impl Queues {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let depths = global.connect().await?.admin().queues().await?;
+        let client = global.connect().await?;
+        let admin = client.admin();
+        let (depths, controls) = tokio::try_join!(admin.queues(), admin.controls())?;
         let (output, none) = (global.output(), depths.is_empty());
-        output.print(&List(depths.into_iter().map(Row::from).collect()))?;
+        let row = |depth| Row::new(depth, &controls);
+        output.print(&List(depths.into_iter().map(row).collect()))?;
         if none && !output.is_json() {
             let namespace = global.namespace();
             output::note(&format!("no queue exists in namespace {namespace}; the first task or worker makes one"));
@@ -76,13 +81,13 @@ impl Row {
             Cell::new(self.partitions),
             Cell::new(self.depth),
             Cell::new(self.lag),
+            Cell::new(if self.paused { "paused" } else { "open" }),
         ]
     }
-}
 
-impl From<QueueDepth> for Row {
-    fn from(depth: QueueDepth) -> Self {
+    fn new(depth: QueueDepth, controls: &Controls) -> Self {
         let QueueDepth { queue, priority, partitions, records, lag } = depth;
-        Self { queue, priority, partitions, depth: records, lag }
+        let paused = controls.paused.iter().any(|paused| paused.queue == queue);
+        Self { queue, priority, partitions, depth: records, lag, paused }
     }
 }

@@ -55,12 +55,12 @@ async fn queues_are_listed_with_what_waits() {
     place.yadtq(["submit", "greet", "Ada", "--queue", "mail"]).await.exits(0);
     place.yadtq(["submit", "greet", "Eve", "--queue", "mail", "--priority", "high"]).await.exits(0);
     let queues = place.yadtq(["queues", "--json"]).await.exits(0).quietly().json();
-    let queue = |name: &str, priority: &str, waiting: u64| json!({"queue": name, "priority": priority, "partitions": 12, "depth": waiting, "lag": waiting});
+    let queue = |name: &str, priority: &str, waiting: u64| json!({"queue": name, "priority": priority, "partitions": 12, "depth": waiting, "lag": waiting, "paused": false});
     assert_eq!(queues, json!([queue("default", "normal", 2), queue("mail", "high", 1), queue("mail", "normal", 1)]));
-    let human = "QUEUE    PRIORITY  PARTITIONS  DEPTH  LAG
-default  normal            12      2    2
-mail     high              12      1    1
-mail     normal            12      1    1
+    let human = "QUEUE    PRIORITY  PARTITIONS  DEPTH  LAG  STATE
+default  normal            12      2    2  open
+mail     high              12      1    1  open
+mail     normal            12      1    1  open
 ";
     place.yadtq(["queues"]).await.exits(0).quietly().prints(human);
 }

@@ -6,13 +6,19 @@ use tokio::{io::AsyncReadExt as _, process::Command};
 
 use crate::support::{Ran, run, yadtq};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 17] = [
     "submit",
     "status",
     "result",
     "revoke",
     "workers",
     "queues",
+    "pause",
+    "resume",
+    "purge",
+    "disable",
+    "enable",
+    "controls",
     "dlq",
     "scheduled",
     "periodic",
@@ -36,6 +42,12 @@ async fn help_lists_the_commands_and_the_exit_codes() {
   revoke       End a task: one that waits will not run, one that runs is asked to end
   workers      List the workers that are alive
   queues       List the queues, with how much waits in each
+  pause        Pause a queue: workers take nothing more from it until it is resumed
+  resume       Let workers take tasks from a paused queue again
+  purge        End all tasks that wait in a queue, and tell whoever awaits them
+  disable      Run no task of a name any more, in any queue, until it is enabled
+  enable       Let tasks of a disabled name run again
+  controls     List what holds: paused queues, disabled tasks, purges
   dlq          List, replay and purge dead letters: what failed for good, or could not be run
   scheduled    List the tasks that wait for their time or for a retry, and run or end them
   periodic     List the periodic tasks that workers declare, with their next and last runs

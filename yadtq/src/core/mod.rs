@@ -5,6 +5,7 @@ pub mod delayed;
 pub mod lifecycle;
 pub mod names;
 pub mod offsets;
+pub mod orders;
 pub mod priority;
 pub mod retry;
 pub mod schedule;

@@ -12,6 +12,9 @@ pub mod delivery {}
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
 
+#[doc = include_str!("control.md")]
+pub mod control {}
+
 #[doc = include_str!("periodic.md")]
 pub mod periodic {}
 

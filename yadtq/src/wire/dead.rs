@@ -17,6 +17,8 @@ pub enum Reason {
     Deliveries,
     /// Its last attempt failed.
     Retries,
+    /// An operator has disabled tasks of its name.
+    Disabled,
     /// It failed, and said that another attempt has no point.
     Fatal,
 }
@@ -29,6 +31,7 @@ impl Reason {
             ErrorKind::UnknownTask => Self::UnknownTask,
             ErrorKind::Deliveries => Self::Deliveries,
             ErrorKind::Arguments => Self::Arguments,
+            ErrorKind::Disabled => Self::Disabled,
             _ if has_attempts => Self::Fatal,
             _ => Self::Retries,
         }
@@ -41,6 +44,7 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::UnknownTask => "unknown-task",
             Self::Arguments => "arguments",
+            Self::Disabled => "disabled",
             Self::Deliveries => "deliveries",
             Self::Retries => "retries",
             Self::Fatal => "fatal",

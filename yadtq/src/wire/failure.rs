@@ -33,12 +33,14 @@ pub enum ErrorKind {
     Revoked,
     /// The returned value could not be stored: not serializable as JSON, or too large.
     Result,
+    /// An operator has disabled tasks of its name.
+    Disabled,
     /// A kind that the task chose, with [`TaskError::kind`](crate::TaskError::kind).
     Custom(String),
 }
 
 impl ErrorKind {
-    const NAMED: [(Self, &'static str); 9] = [
+    const NAMED: [(Self, &'static str); 10] = [
         (Self::Error, "error"),
         (Self::Panic, "panic"),
         (Self::Timeout, "timeout"),
@@ -48,6 +50,7 @@ impl ErrorKind {
         (Self::Expired, "expired"),
         (Self::Revoked, "revoked"),
         (Self::Result, "result"),
+        (Self::Disabled, "disabled"),
     ];
 
     /// The kind as the store spells it.

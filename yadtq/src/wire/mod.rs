@@ -1,5 +1,6 @@
 //! The bytes that cross process boundaries: task records, dead letters, errors.
 
+pub mod control;
 pub mod dead;
 pub mod envelope;
 pub mod failure;

@@ -63,13 +63,17 @@ pub(super) struct Claimed {
 
 impl Control {
     pub(super) fn pump_claims(&mut self) {
-        if self.claims.asking {
+        if self.claims.asking || !self.standing.is_loaded {
             return;
         }
         let mut jobs = Vec::new();
         for lane in Lane::ALL {
             self.pop_ready(lane, &mut jobs);
         }
+        for job in &jobs {
+            self.claims.asked[job.lane() as usize][job.at.queue] = true;
+        }
+        self.pop_doomed(&mut jobs);
         if jobs.is_empty() {
             return;
         }
@@ -83,9 +87,6 @@ impl Control {
         };
         let store = Arc::clone(&self.store);
         self.claims.asking = true;
-        for job in &jobs {
-            self.claims.asked[job.lane() as usize][job.at.queue] = true;
-        }
         self.calls.push(Box::pin(async move {
             let sent = Instant::now();
             let asks: Vec<_> = jobs.iter().map(|job| (job.envelope.id.clone(), Arc::clone(&job.ask))).collect();
@@ -113,6 +114,16 @@ impl Control {
             }
         }
         self.pop_above(lane, jobs);
+    }
+
+    /// Takes jobs that were purged, from all queues: they need no room.
+    fn pop_doomed(&mut self, jobs: &mut Vec<Arc<Job>>) {
+        let mut most = BATCH;
+        for source in &mut self.sources {
+            let before = jobs.len();
+            jobs.extend(source.pop_doomed(most));
+            most -= jobs.len() - before;
+        }
     }
 
     fn pop_next(&mut self, queue: usize, lane: Lane) -> Option<Arc<Job>> {
@@ -174,6 +185,7 @@ impl Control {
             }
         }
         self.confirm_keys(keys);
+        self.give_back_paused();
         self.start_granted();
     }
 
@@ -208,7 +220,9 @@ impl Control {
             return self.give_back(&[run], Vec::new());
         }
         self.runs.insert(id.clone(), run);
-        if let Some(eta) = early {
+        if self.is_overruled(&job, token) {
+            // It does not start.
+        } else if let Some(eta) = early {
             self.park(id, token, eta);
         } else if unknown {
             self.unknown(id, token);

@@ -24,6 +24,7 @@ use super::{
     intake::Intake,
     job::Run,
     levels,
+    orders::Standing,
     run::Stop,
     scheduler,
     settle::Ending,
@@ -75,6 +76,8 @@ pub(super) struct Control {
     pub(super) sources: Vec<Source>,
     pub(super) intake: Intake,
     pub(super) claims: Claims,
+    /// What operators have ordered.
+    pub(super) standing: Standing,
     /// Tasks whose lease this worker holds.
     pub(super) runs: HashMap<TaskId, Run>,
     pub(super) slots: Slots,
@@ -126,6 +129,7 @@ pub(super) async fn run(
         later: DelayQueue::new(),
         intake: Intake::default(),
         claims: Claims::new(plan.queues.len(), plan.options.strict_priority),
+        standing: Standing::default(),
         runs: HashMap::new(),
         board: Arc::default(),
         endings: VecDeque::new(),
@@ -157,6 +161,7 @@ pub(super) async fn run(
     control.start_ticking();
     control.pass_progress_on();
     control.look_for_topics(Duration::ZERO);
+    control.follow_orders(Duration::ZERO);
     let scheduler = control.start_scheduler();
     let exit = control.serve(&mut finishes, stop).await;
     control.stop_scheduler.cancel();

@@ -37,6 +37,8 @@ use crate::{
 /// between two batches of short tasks, and claims no long task that cannot start.
 const AHEAD: Duration = Duration::from_millis(10);
 const MOST_AHEAD: usize = 1_024;
+/// What the error of an expired task says.
+pub(super) const EXPIRED: &str = "it expired before it could run";
 /// Timers take no more.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -199,7 +201,7 @@ impl Control {
         }
         let job = Arc::clone(&run.job);
         if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_us() / 1_000) {
-            return self.end_revoked(id.clone(), token, ErrorKind::Expired, "it expired before it could run");
+            return self.end_revoked(id.clone(), token, ErrorKind::Expired, EXPIRED);
         }
         let Some(definition) = &job.definition else { return };
         let (envelope, lane) = (&job.envelope, job.lane());

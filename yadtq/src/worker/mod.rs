@@ -24,6 +24,7 @@ mod intake;
 mod job;
 mod lease;
 mod levels;
+mod orders;
 mod periodic;
 mod progress;
 mod retry;

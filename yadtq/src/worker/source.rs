@@ -20,6 +20,7 @@ use crate::{
     core::{
         names::{Namespace, Queue},
         offsets::OffsetTracker,
+        orders::Mark,
         priority::Priority,
     },
 };
@@ -39,6 +40,11 @@ pub(super) struct Source {
     subscription: Option<Arc<dyn Subscription>>,
     partitions: HashMap<i32, Partition>,
     ready: [VecDeque<Arc<Job>>; 2],
+    /// What was purged, and is to be ended without running.
+    doomed: VecDeque<Arc<Job>>,
+    mark: Option<Mark>,
+    /// An operator has paused the queue: nothing is ready, and what comes waits in Kafka once enough is here.
+    on_hold: bool,
     polling: bool,
     full: Full,
 }
@@ -75,6 +81,9 @@ impl Source {
             subscription: None,
             partitions: HashMap::new(),
             ready: Default::default(),
+            doomed: VecDeque::new(),
+            mark: None,
+            on_hold: false,
             polling: false,
             full: Full::No,
         }
@@ -91,7 +100,7 @@ impl Source {
     }
 
     pub(super) fn is_ready(&self, lane: Lane) -> bool {
-        !self.ready[lane as usize].is_empty()
+        !self.on_hold && !self.ready[lane as usize].is_empty()
     }
 
     pub(super) fn is_polling(&self) -> bool {
@@ -122,7 +131,7 @@ impl Source {
         for partition in partitions {
             self.partitions.remove(partition);
         }
-        for lane in &mut self.ready {
+        for lane in self.ready.iter_mut().chain([&mut self.doomed]) {
             lane.retain(|job| !partitions.contains(&job.at.partition));
         }
     }
@@ -173,11 +182,34 @@ impl Source {
     }
 
     pub(super) fn push(&mut self, job: Arc<Job>) {
-        self.ready[job.lane() as usize].push_back(job);
+        self.place(&job).push_back(job);
     }
 
     pub(super) fn push_front(&mut self, job: Arc<Job>) {
-        self.ready[job.lane() as usize].push_front(job);
+        self.place(&job).push_front(job);
+    }
+
+    fn place(&mut self, job: &Job) -> &mut VecDeque<Arc<Job>> {
+        let (at, written) = (job.at, job.record.timestamp_ms);
+        match &self.mark {
+            Some(mark) if mark.covers(at.partition, at.offset, written) => &mut self.doomed,
+            _ => &mut self.ready[job.lane() as usize],
+        }
+    }
+
+    /// Operators have paused the queue, or not, and purged this much.
+    pub(super) fn obey(&mut self, on_hold: bool, mark: Option<Mark>) {
+        self.on_hold = on_hold;
+        if self.mark != mark {
+            self.mark = mark;
+            let ready = self.ready.each_mut().map(std::mem::take);
+            ready.into_iter().flatten().for_each(|job| self.push(job));
+        }
+    }
+
+    /// Some of what was purged.
+    pub(super) fn pop_doomed(&mut self, most: usize) -> impl Iterator<Item = Arc<Job>> {
+        self.doomed.drain(..self.doomed.len().min(most))
     }
 
     pub(super) fn pop(&mut self, lane: Lane) -> Option<Arc<Job>> {
@@ -185,7 +217,7 @@ impl Source {
     }
 
     pub(super) fn clear(&mut self) {
-        self.ready.iter_mut().for_each(VecDeque::clear);
+        self.ready.iter_mut().chain([&mut self.doomed]).for_each(VecDeque::clear);
     }
 
     /// Pauses partitions whose window is full.
@@ -203,7 +235,7 @@ impl Source {
 
     /// Notices that the queue has become full, or has room again. `true`: look again after [`PATIENCE`].
     pub(super) fn gauge(&mut self) -> bool {
-        let jobs: usize = self.ready.iter().map(VecDeque::len).sum();
+        let jobs: usize = self.ready.iter().chain([&self.doomed]).map(VecDeque::len).sum();
         let bytes: usize = self.partitions.values().map(|partition| partition.bytes).sum();
         let has_room = jobs < READY_JOBS && bytes < OPEN_BYTES;
         match self.full {

@@ -12,6 +12,7 @@ use super::{
     job::{Job, Position},
     lease::Extensions,
     levels::Looked,
+    orders::Heard,
     revoke::Order,
     settle::{Ending, Settling},
 };
@@ -32,6 +33,8 @@ pub(super) enum Step {
     StillFull { queue: usize },
     /// The topics that were missing were looked for.
     Looked(Looked),
+    /// The control topic told something, or is not there.
+    OrdersHeard(Heard),
     /// A batch of claims was answered, or not.
     Claimed(Claimed),
     /// A batch of ends was answered, or not.
@@ -77,6 +80,7 @@ impl Control {
             Step::Polled { queue, events } => self.polled(queue, events),
             Step::StillFull { queue } => self.still_full(queue),
             Step::Looked(looked) => self.looked(looked),
+            Step::OrdersHeard(heard) => self.orders_heard(heard),
             Step::Claimed(claimed) => self.claimed(claimed),
             Step::Settled(settling) => self.settled(settling),
             Step::Extended(extensions) => self.extended(extensions),

@@ -1,0 +1,236 @@
+//! Orders of operators: seen soon, and kept whatever dies.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use yadtq::{Disabled, Error, ErrorKind, Priority, Status, TaskHandle};
+use yadtq_tests::{process::Process, servers::Redis, tasks, until};
+
+use super::{Bench, worker_with};
+
+const WAIT: Duration = Duration::from_secs(90);
+/// Within which workers follow an order.
+const SEEN: Duration = Duration::from_secs(2);
+
+/// Starts a worker of the queues `default` and `mail`, and waits until it takes tasks.
+async fn ready(bench: &Bench) -> Process {
+    let worker = worker_with(&bench.env.clone().with("TEST_QUEUES", "default,mail"));
+    worker.event("worker_connected", |_| true).await;
+    worker.event("orders_loaded", |_| true).await;
+    worker
+}
+
+/// Sends naps to the queue `mail`.
+async fn send(bench: &Bench, count: u64, priority: Priority) -> Vec<TaskHandle<u64>> {
+    let calls = (0..count).map(|_| tasks::nap.call(0).queue("mail").priority(priority));
+    let handles = bench.client.send_many(calls).await;
+    handles.into_iter().map(|handle| handle.expect("acknowledged")).collect()
+}
+
+/// How often each task of the queue was started, by whichever worker.
+fn starts<'a>(workers: impl IntoIterator<Item = &'a Process>) -> HashMap<String, usize> {
+    let mut starts = HashMap::new();
+    for event in workers.into_iter().flat_map(|worker| worker.events("task_started")) {
+        if event["queue"] == "mail" {
+            *starts.entry(event["task_id"].as_str().expect("an id").to_owned()).or_default() += 1;
+        }
+    }
+    starts
+}
+
+/// Waits until the workers have followed an order, and tells how long that took.
+async fn followed(begun: Instant, workers: &[Process], order: &str) {
+    for worker in workers {
+        worker
+            .event("order_taken", |event| event["order"].as_str().is_some_and(|order_of| order_of.contains(order)))
+            .await;
+    }
+    let took = begun.elapsed();
+    println!("{order}: followed after {took:?}");
+    assert!(took < SEEN, "{order}: followed after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_queue_stays_paused_whatever_dies() {
+    let redis = Redis::start(&[]);
+    let bench = Bench::on("pause", &redis.url()).await;
+    let admin = bench.client.admin();
+    let mut workers = vec![ready(&bench).await, ready(&bench).await];
+    let begun = Instant::now();
+    admin.pause("mail").await.expect("kafka answers");
+    followed(begun, &workers, r#""pause""#).await;
+
+    let handles = send(&bench, 500, Priority::Normal).await;
+    tasks::nap.call(0).send(&bench.client).await.expect("acknowledged").wait(WAIT).await.expect("others run");
+    for worker in &mut workers {
+        worker.kill().await;
+    }
+    let () = redis::cmd("FLUSHALL").query_async(&mut bench.redis().await).await.expect("flushed");
+    let late = [ready(&bench).await, ready(&bench).await];
+    for worker in &late {
+        worker.event("orders_loaded", |event| event["paused"] == r#"["mail"]"#).await;
+    }
+    until("all are read again", async || {
+        let read = late.iter().flat_map(|worker| worker.events("task_received"));
+        (read.filter(|event| event["queue"] == "mail").count() >= handles.len()).then_some(())
+    })
+    .await;
+    tasks::nap.call(0).send(&bench.client).await.expect("acknowledged").wait(WAIT).await.expect("others run");
+    workers.extend(late);
+    assert_eq!(starts(&workers).len(), 0, "the queue is paused");
+    assert_eq!(admin.controls().await.expect("kafka answers").paused[0].queue, "mail");
+
+    let begun = Instant::now();
+    admin.resume("mail").await.expect("kafka answers");
+    followed(begun, &workers[2..], r#""resume""#).await;
+    for handle in &handles {
+        handle.wait(WAIT).await.expect("it runs");
+    }
+    let starts = starts(&workers);
+    assert_eq!(starts.len(), handles.len(), "each ran");
+    assert!(starts.values().all(|&count| count == 1), "none ran twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_when_a_queue_is_paused_waits_too() {
+    let bench = Bench::new("pauserun").await;
+    let env = bench.env.clone().with("TEST_QUEUES", "default,mail").with("TEST_SLOTS", "2");
+    let workers = [worker_with(&env)];
+    workers[0].event("orders_loaded", |_| true).await;
+    let calls = (0..100).map(|_| tasks::nap.call(300).queue("mail"));
+    let handles = bench.client.send_many(calls).await;
+    let handles: Vec<_> = handles.into_iter().map(|handle| handle.expect("acknowledged")).collect();
+    workers[0].event("task_succeeded", |_| true).await;
+    let begun = Instant::now();
+    bench.client.admin().pause("mail").await.expect("kafka answers");
+    followed(begun, &workers, r#""pause""#).await;
+    let before = starts(&workers).len();
+    until("what runs comes to its end", async || (workers[0].events("task_succeeded").len() >= before).then_some(()))
+        .await;
+    tasks::nap.call(0).send(&bench.client).await.expect("acknowledged").wait(WAIT).await.expect("others run");
+    assert_eq!(starts(&workers).len(), before, "nothing started after the order was followed");
+    assert!(before < 50, "there was something left: {before}");
+    bench.client.admin().resume("mail").await.expect("kafka answers");
+    for handle in &handles {
+        handle.wait(WAIT).await.expect("it runs");
+    }
+    assert!(starts(&workers).values().all(|&count| count == 1), "none ran twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_ends_what_waits_and_spares_the_rest() {
+    let bench = Bench::new("purge").await;
+    let admin = bench.client.admin();
+    let mut workers = vec![ready(&bench).await];
+    let running = tasks::nap.call(15_000).queue("mail").send(&bench.client).await.expect("acknowledged");
+    workers[0].event("task_started", |event| event["queue"] == "mail").await;
+    let begun = Instant::now();
+    admin.pause("mail").await.expect("kafka answers");
+    followed(begun, &workers, r#""pause""#).await;
+    let mut waiting = send(&bench, 4_000, Priority::Normal).await;
+    waiting.extend(send(&bench, 500, Priority::High).await);
+    waiting.extend(send(&bench, 500, Priority::Low).await);
+    let begun = Instant::now();
+    let purged = admin.purge("mail").await.expect("kafka answers");
+    assert!((5_000..=5_001).contains(&purged), "{purged}");
+    let after = send(&bench, 200, Priority::Normal).await;
+    for handle in &waiting {
+        let ended = handle.wait(WAIT).await;
+        assert!(matches!(&ended, Err(Error::Revoked { reason, .. }) if reason == "its queue was purged"), "{ended:?}");
+    }
+    println!("5,000 purged tasks were told of after {:?}", begun.elapsed());
+    assert_eq!(starts(&workers).len(), 1, "none of them ran, the queue being paused");
+    assert_eq!(after[0].status().await.expect("a status"), Status::Queued);
+    admin.resume("mail").await.expect("kafka answers");
+    for handle in &after {
+        handle.wait(WAIT).await.expect("it was sent later");
+    }
+    assert_eq!(running.wait(WAIT).await.expect("it ran"), 15_000);
+    // The mark stays where it is, for those who come later.
+    workers[0].kill().await;
+    workers.push(ready(&bench).await);
+    for handle in send(&bench, 100, Priority::Low).await {
+        handle.wait(WAIT).await.expect("it runs");
+    }
+    assert_eq!(starts(&workers).len(), 301);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_goes_on_whoever_dies() {
+    let bench = Bench::new("purgekill").await;
+    let admin = bench.client.admin();
+    let handles = send(&bench, 5_000, Priority::Normal).await;
+    assert_eq!(admin.purge("mail").await.expect("kafka answers"), 5_000);
+    let mut first = ready(&bench).await;
+    first.event("task_revoked", |_| true).await;
+    first.kill().await;
+    let told = first.events("task_revoked").len();
+    let second = ready(&bench).await;
+    for handle in &handles {
+        assert!(matches!(handle.wait(WAIT).await, Err(Error::Revoked { .. })));
+    }
+    println!("the first worker ended {told} of 5,000 before it was killed");
+    assert_eq!(starts([&first, &second]).len(), 0);
+    send(&bench, 1, Priority::Normal).await[0].wait(WAIT).await.expect("it runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_disabled_name_wait_and_block_nothing() {
+    let bench = Bench::new("disable").await;
+    let admin = bench.client.admin();
+    let mut workers = vec![ready(&bench).await];
+    let begun = Instant::now();
+    admin.disable_task("nap", Disabled::Wait).await.expect("kafka answers");
+    followed(begun, &workers, r#""disable""#).await;
+    let naps = send(&bench, 200, Priority::Normal).await;
+    let echo = tasks::doze.call(1).queue("mail").send(&bench.client).await.expect("acknowledged");
+    echo.wait(WAIT).await.expect("others run");
+    until("they wait for their time", async || {
+        (naps[199].status().await.expect("a status") == Status::Scheduled).then_some(())
+    })
+    .await;
+    workers[0].kill().await;
+    workers.push(ready(&bench).await);
+    // They come back, and wait again.
+    workers[1].event("task_parked", |event| event["queue"] == "mail").await;
+    let starts_of_naps = |workers: &[Process]| {
+        let started = workers.iter().flat_map(|worker| worker.events("task_started"));
+        started.filter(|event| event["task"] == "nap").count()
+    };
+    assert_eq!(starts_of_naps(&workers), 0);
+    let begun = Instant::now();
+    admin.enable_task("nap").await.expect("kafka answers");
+    for nap in &naps {
+        nap.wait(WAIT).await.expect("it runs");
+    }
+    println!("all had run {:?} after the name was enabled", begun.elapsed());
+    assert_eq!(starts_of_naps(&workers), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_disabled_name_may_become_dead_letters_instead() {
+    let bench = Bench::new("disabledead").await;
+    let admin = bench.client.admin();
+    let workers = [ready(&bench).await];
+    let begun = Instant::now();
+    admin.disable_task("nap", Disabled::DeadLetter).await.expect("kafka answers");
+    followed(begun, &workers, r#""disable""#).await;
+    let naps = send(&bench, 20, Priority::Normal).await;
+    for nap in &naps {
+        let ended = nap.wait(WAIT).await;
+        assert!(matches!(ended, Err(Error::TaskFailed { kind: ErrorKind::Disabled, .. })), "{ended:?}");
+    }
+    until("all are dead letters", async || {
+        let count = admin.dead_letters().reason("disabled").count().await.expect("kafka answers");
+        (count == 20).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    admin.enable_task("nap").await.expect("kafka answers");
+    followed(begun, &workers, r#""enable""#).await;
+    let report = admin.dead_letters().reason("disabled").replay().await.expect("kafka answers");
+    assert_eq!(report.replayed, 20);
+    until("all run", async || (starts(&workers).len() == 20).then_some(())).await;
+}
