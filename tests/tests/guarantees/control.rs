@@ -5,8 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use yadtq::{Disabled, Error, ErrorKind, Priority, Status, TaskHandle};
-use yadtq_tests::{process::Process, servers::Redis, tasks, until};
+use yadtq_tests::{
+    now_ms,
+    process::Process,
+    servers::{self, Redis},
+    tasks, until,
+};
 
 use super::{Bench, worker_with};
 
@@ -164,6 +170,55 @@ async fn a_purge_ends_what_waits_and_spares_the_rest() {
         handle.wait(WAIT).await.expect("it runs");
     }
     assert_once(&workers, 301).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_queue_stays_in_kafka_and_its_worker_in_the_group() {
+    const BACKLOG: usize = 20_000;
+    let bench = Bench::new("pausemany").await;
+    bench.client.admin().pause("mail").await.expect("kafka answers");
+    let handles = send(&bench, BACKLOG as u64, Priority::Normal).await;
+    let workers = [ready(&bench).await];
+    let read = || workers[0].events("task_received").iter().filter(|event| event["queue"] == "mail").count();
+    until("as many as may be are in hand", async || (read() >= 4_096).then_some(())).await;
+    // Longer than a group waits for a member that says nothing.
+    let long = tasks::nap.call(8_000).send(&bench.client).await.expect("acknowledged");
+    long.wait(WAIT).await.expect("others run");
+    println!("{} of {BACKLOG} were read while the queue was paused", read());
+    assert!(read() < 8_000, "{}", read());
+    bench.client.admin().resume("mail").await.expect("kafka answers");
+    for handle in &handles {
+        handle.wait(WAIT).await.expect("it runs");
+    }
+    assert_once(&workers, BACKLOG).await;
+    assert!(workers[0].events("partitions_revoked").is_empty(), "it stayed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_mark_ends_nothing_in_a_topic_that_was_made_again() {
+    let bench = Bench::new("oldmark").await;
+    let admin = bench.client.admin();
+    admin.resume("mail").await.expect("kafka answers");
+    let mut config = rdkafka::ClientConfig::new();
+    let producer: FutureProducer = config.set("bootstrap.servers", servers::kafka()).create().expect("a producer");
+    let topic = format!("{}.control", bench.namespace);
+    // As if the topic had had a million records when it was purged.
+    let mark = async |queue: &str, at: u64| {
+        let below: Vec<_> = (0..12).map(|partition| (partition, 1_000_000)).collect();
+        let value = serde_json::json!({"order": "purge", "queue": queue, "at": at, "below": {"normal": below}});
+        let (key, value) = (format!("purge/{queue}"), value.to_string());
+        let record = FutureRecord::to(&topic).partition(0).key(&key).payload(&value);
+        producer.send(record, WAIT).await.expect("acknowledged");
+    };
+    mark("mail", now_ms() - 60_000).await;
+    mark("default", now_ms()).await;
+    let workers = [ready(&bench).await];
+    let purged = tasks::nap.call(1).send(&bench.client).await.expect("acknowledged");
+    assert!(matches!(purged.wait(WAIT).await, Err(Error::Revoked { .. })), "such a mark is understood");
+    for handle in send(&bench, 100, Priority::Normal).await {
+        handle.wait(WAIT).await.expect("it is younger than the mark");
+    }
+    assert_once(&workers, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

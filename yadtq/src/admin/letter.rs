@@ -78,8 +78,8 @@ pub struct DeadLetter {
     /// The queue it came from, if that is one of this namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// Why it is here: `retries`, `fatal`, `arguments`, `unknown-task`, `deliveries`, `unreadable`, or what a later
-    /// version says.
+    /// Why it is here: `retries`, `fatal`, `arguments`, `unknown-task`, `deliveries`, `disabled`, `unreadable`, or
+    /// what a later version says.
     pub reason: String,
     /// The error's text.
     pub error: String,

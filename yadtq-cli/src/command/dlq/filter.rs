@@ -32,7 +32,7 @@ pub(super) struct Filter {
     queue: Option<String>,
 
     /// Only what is here for this reason, such as retries, fatal, arguments, unknown-task,
-    /// deliveries or unreadable
+    /// deliveries, disabled or unreadable
     #[arg(long)]
     reason: Option<String>,
 
