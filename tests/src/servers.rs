@@ -109,22 +109,10 @@ impl Kafka {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Stops it from answering: SIGSTOP.
-    ///
-    /// # Panics
-    /// It cannot be stopped.
-    #[cfg(unix)]
-    pub fn pause(&self) {
-        signal(&self.child, rustix::process::Signal::STOP);
-    }
-
-    /// Lets it answer again after [`pause`](Self::pause).
-    ///
-    /// # Panics
-    /// It cannot be continued.
-    #[cfg(unix)]
-    pub fn go_on(&self) {
-        signal(&self.child, rustix::process::Signal::CONT);
+    /// Its process, to make it stand still.
+    #[must_use]
+    pub fn process(&self) -> Still<'_> {
+        Still(&self.child)
     }
 
     /// Starts it again after [`kill`](Self::kill), with its data.
@@ -196,22 +184,10 @@ impl Redis {
         self.port
     }
 
-    /// Stops it from answering: SIGSTOP.
-    ///
-    /// # Panics
-    /// It cannot be stopped.
-    #[cfg(unix)]
-    pub fn pause(&self) {
-        signal(&self.child, rustix::process::Signal::STOP);
-    }
-
-    /// Lets it answer again after [`pause`](Self::pause).
-    ///
-    /// # Panics
-    /// It cannot be continued.
-    #[cfg(unix)]
-    pub fn go_on(&self) {
-        signal(&self.child, rustix::process::Signal::CONT);
+    /// Its process, to make it stand still.
+    #[must_use]
+    pub fn process(&self) -> Still<'_> {
+        Still(&self.child)
     }
 
     /// Kills it.
@@ -237,8 +213,30 @@ impl Drop for Redis {
     }
 }
 
+/// A server's process.
+#[derive(Debug)]
+pub struct Still<'a>(&'a Child);
+
 #[cfg(unix)]
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    rustix::process::kill_process(pid, signal).expect("it can be signalled");
+impl Still<'_> {
+    /// Stops it from answering: SIGSTOP.
+    ///
+    /// # Panics
+    /// It cannot be stopped.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it answer again after [`pause`](Self::pause).
+    ///
+    /// # Panics
+    /// It cannot be continued.
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+    }
 }

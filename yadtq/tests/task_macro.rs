@@ -122,7 +122,8 @@ async fn start() -> (Client, RunningWorker) {
         .register(fail::boxed_send)
         .register(fail::text)
         .register(fail::static_text)
-        .register(fail::task_error);
+        .register(fail::task_error)
+        .retry(yadtq::Retry::never());
     let worker = worker.build().expect("names differ").start().await.expect("a worker in memory starts");
     (client, worker)
 }

@@ -182,11 +182,11 @@ fn attempts(worker: &Process) -> Vec<Option<u64>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_the_transition_the_attempt_is_made_again() {
     let mut fault = Fault::new().await;
-    fault.redis.pause();
+    fault.redis.process().pause();
     // The attempt has failed by then, and nobody could be told.
     fault.worker.event("results_held", |_| true).await;
     fault.worker.kill().await;
-    fault.redis.go_on();
+    fault.redis.process().go_on();
     let (next, (attempt, _), info) = fault.go_on().await;
     assert_eq!((attempt, info.attempt), (2, 2));
     assert_eq!(attempts(&next), [Some(1), Some(2)], "the first attempt counts as a delivery");
@@ -195,12 +195,12 @@ async fn killed_before_the_transition_the_attempt_is_made_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_the_publication_the_retry_is_published_by_the_next_owner() {
     let mut fault = Fault::new().await;
-    fault.kafka.pause();
+    fault.kafka.process().pause();
     fault.worker.event("task_retrying", |_| true).await;
     let status = fault.handle.status().await.expect("redis answers");
     assert_eq!(status, Status::Retrying, "Redis knows");
     fault.worker.kill().await;
-    fault.kafka.go_on();
+    fault.kafka.process().go_on();
     let (next, (attempt, before), info) = fault.go_on().await;
     assert_eq!((attempt, before.as_str(), info.attempt, info.deliveries), (2, "not yet", 2, 0));
     assert_eq!(attempts(&next), [Some(2)], "the first attempt is not made again");
