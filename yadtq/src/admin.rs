@@ -152,6 +152,10 @@ impl Admin {
         &*self.broker
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.config.clock.now_us() / 1_000
+    }
+
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.config.namespace
     }
@@ -253,7 +257,7 @@ impl TaskInfo {
             result: state.result.and_then(json),
             error: state.error.and_then(|text| serde_json::from_str(&text).ok()),
             progress: state.progress.and_then(|progress| json(progress.value)),
-            eta: state.eta,
+            eta: state.eta.filter(|&eta| eta > 0),
             queued_at: state.queued_at,
             started_at: state.started_at,
             finished_at: state.finished_at,

@@ -6,10 +6,12 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::{
     admin::Admin,
@@ -19,6 +21,8 @@ use crate::{
     wire::envelope::{self, Envelope, delayed_key},
 };
 
+/// Longest wait for something new.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Records per call.
 const BATCH: usize = 500;
 
@@ -94,7 +98,8 @@ impl Admin {
         Ok(found)
     }
 
-    /// Runs a task now that waits for its time or for a retry. `false`: it does not wait (any more).
+    /// Runs a task now that waits for its time or for a retry, through the scheduler. `false`: it does not wait (any
+    /// more).
     ///
     /// ```no_run
     /// # async fn f(client: yadtq::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -117,16 +122,19 @@ impl Admin {
             })
             .await?;
         }
-        for (key, record) in &found {
+        let mut runs = false;
+        for (key, record) in found {
             // What cannot be read is the scheduler's to bury.
-            let Ok(due) = envelope::due(&record.value) else { continue };
-            let topic = self.namespace().topic_of(&due.queue, due.priority).into();
-            let headers = record.headers.clone();
-            self.publish_all(vec![Outgoing { topic, key: due.key, value: due.record, partition: None, headers }])
-                .await?;
-            self.publish_all(vec![deletion(self.delayed_topic(), key.clone(), record.partition)]).await?;
+            let Some(value) = envelope::at(&record.value, self.now_ms()).filter(|value| Envelope::read(value).is_ok())
+            else {
+                continue;
+            };
+            // In the place of the one that waits: there is never none, and never two.
+            let (topic, partition) = (self.delayed_topic(), Some(record.partition));
+            self.publish_all(vec![Outgoing { topic, key, value, partition, headers: record.headers }]).await?;
+            runs = true;
         }
-        Ok(!found.is_empty())
+        Ok(runs)
     }
 
     /// Takes a task's record out of the delayed ones, wherever it is.
@@ -151,7 +159,8 @@ impl Admin {
     async fn read_delayed(&self, partition: i32, start: i64, mut each: impl FnMut(Incoming)) -> Result<(), Error> {
         let mut reader = self.broker().read(&self.delayed_topic(), &[(partition, start)])?;
         loop {
-            for event in reader.next().await {
+            let timed_out = |_| BrokerError::Timeout { after: PATIENCE, detail: "reading delayed tasks".to_owned() };
+            for event in timeout(PATIENCE, reader.next()).await.map_err(timed_out)? {
                 match event {
                     Event::Records(records) => records.into_iter().for_each(&mut each),
                     Event::Ended(_) => return Ok(()),

@@ -8,8 +8,8 @@
 //! coming in at the tail. A window that is full lets go of its latest records, and its horizon moves back. So memory
 //! follows the window and not the backlog.
 //!
-//! A key names one step of one task: a record without a value says that it was fired or cancelled, and nothing that
-//! comes under the same key after that matters.
+//! A key names one step of one task: a record without a value says that it was fired or cancelled. One that comes under
+//! the same key after that counts again.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::RandomState},
@@ -101,6 +101,11 @@ impl Done {
         self.keys.contains(&self.hash(key))
     }
 
+    fn remove(&mut self, key: &[u8]) {
+        let hash = self.hash(key);
+        self.keys.remove(&hash);
+    }
+
     fn insert(&mut self, key: &[u8]) {
         let hash = self.hash(key);
         self.keys.insert(hash);
@@ -129,8 +134,9 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
             }
             return;
         };
-        if self.done.as_ref().is_some_and(|done| done.has(key.as_ref())) {
-            return;
+        // A key that is used again, as by a task whose id was chosen again after its end.
+        if let Some(done) = &mut self.done {
+            done.remove(key.as_ref());
         }
         self.put((due, offset), Entry { key, value, size });
     }
@@ -287,6 +293,7 @@ mod tests {
         Scan { count: usize },
         Advance { ms: u64 },
         Fire,
+        Refuse,
         TakeOver,
     }
 
@@ -299,6 +306,7 @@ mod tests {
             5 => (1..9_usize).prop_map(|count| Step::Scan { count }),
             4 => (1..120_u64).prop_map(|ms| Step::Advance { ms }),
             4 => Just(Step::Fire),
+            1 => Just(Step::Refuse),
             1 => Just(Step::TakeOver),
         ]
     }
@@ -313,6 +321,8 @@ mod tests {
         tail: usize,
         scan: Option<usize>,
         is_loaded: bool,
+        /// What was not taken when it was fired.
+        again: Vec<usize>,
         /// By task: when it is due, how often it was fired, whether it was cancelled.
         tasks: Vec<(u64, usize, bool)>,
     }
@@ -344,11 +354,13 @@ mod tests {
                 Step::Scan { count } => self.read_scan(*count),
                 Step::Advance { ms } => self.now += ms,
                 Step::Fire => self.fire(),
+                Step::Refuse if self.is_loaded => self.again.extend(self.window.pop(self.now)),
                 Step::TakeOver => {
                     self.window = Window::new(LIMITS, self.now);
                     (self.tail, self.scan, self.is_loaded) = (0, None, false);
+                    self.again.clear();
                 }
-                Step::Cancel { .. } | Step::Repeat { .. } => {}
+                Step::Cancel { .. } | Step::Repeat { .. } | Step::Refuse => {}
             }
             assert!(self.window.len() <= LIMITS.records);
         }
@@ -378,7 +390,7 @@ mod tests {
 
         fn fire(&mut self) {
             while self.is_loaded
-                && let Some(task) = self.window.pop(self.now)
+                && let Some(task) = self.again.pop().or_else(|| self.window.pop(self.now))
             {
                 let (due, fired, _) = &mut self.tasks[task];
                 assert!(*due <= self.now, "task {task} fired before its time");
@@ -397,7 +409,7 @@ mod tests {
         fn every_task_is_fired(steps in vec(step(), 1..120), is_attentive in any::<bool>()) {
             let window = Window::new(LIMITS, 0);
             let mut world =
-                World { now: 0, log: Log::new(), window, tail: 0, scan: None, is_loaded: false, tasks: Vec::new() };
+                World { now: 0, log: Log::new(), window, tail: 0, scan: None, is_loaded: false, again: Vec::new(), tasks: Vec::new() };
             for step in &steps {
                 if is_attentive && !matches!(step, Step::TakeOver) {
                     world.read_tail(usize::MAX >> 1);

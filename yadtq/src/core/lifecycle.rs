@@ -578,7 +578,9 @@ pub fn release(slot: &mut Option<TaskState>, token: Token, now_us: u64) -> Verdi
 /// Somebody wants the task to end. A run is asked to; everything else ends here, also what nobody has seen yet.
 pub fn revoke(slot: &mut Option<TaskState>, now_us: u64) -> Revocation {
     let token = TaskState::next_token(slot.as_ref(), now_us);
-    let state = slot.get_or_insert_with(|| TaskState { queued_at: None, ..TaskState::queued("".into(), "".into(), 0) });
+    // Nothing is known of it, so it may be delayed.
+    let unseen = || TaskState { queued_at: None, eta: Some(0), ..TaskState::queued("".into(), "".into(), 0) };
+    let state = slot.get_or_insert_with(unseen);
     match (state.status, &state.worker) {
         (Status::Revoked, _) => return state.revoked(),
         (status @ (Status::Success | Status::Failure), _) => return Revocation::Ended(status),

@@ -176,7 +176,7 @@ impl Envelope {
             // Only a hint, so none that is too long is an error.
             unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
             priority: reading.priority,
-            eta: reading.eta,
+            eta: reading.eta.map(|eta| eta.min(MAX_SEQ)),
             retry: reading.retry.unwrap_or_default(),
             last_error: reading.last_error.map(Arc::new),
         })
@@ -288,6 +288,22 @@ pub fn without_error(record: &[u8]) -> Option<Bytes> {
     serde_json::to_vec(&fields).ok().map(Into::into)
 }
 
+/// The record without its time.
+#[must_use]
+pub fn at_once(record: &[u8]) -> Option<Bytes> {
+    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
+    fields.remove("eta");
+    serde_json::to_vec(&fields).ok().map(Into::into)
+}
+
+/// The record with another time.
+#[must_use]
+pub fn at(record: &[u8], eta: u64) -> Option<Bytes> {
+    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
+    fields.insert("eta".into(), RawValue::from_string(eta.to_string()).ok()?);
+    serde_json::to_vec(&fields).ok().map(Into::into)
+}
+
 type Fields<'a> = BTreeMap<Cow<'a, str>, Box<RawValue>>;
 
 /// A task that has waited for its time.
@@ -334,5 +350,5 @@ pub fn eta(record: &[u8]) -> u64 {
     struct Eta {
         eta: Option<u64>,
     }
-    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0)
+    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0).min(MAX_SEQ)
 }

@@ -99,11 +99,14 @@ impl Control {
             Some(_) => (self.client.config().namespace.delayed_topic().into(), delayed_key(id, seq)),
             None => (Arc::clone(&self.sources[job.at.queue].topic), job.record.key.clone().unwrap_or_default()),
         };
+        let (queue, own_key) = (Arc::clone(&self.sources[job.at.queue].topic), job.record.key.clone());
+        // One that is too large to wait there goes on at once.
+        let shrink = move |record: &mut Outgoing| without_error(record) || at_once(record, &queue, own_key.as_ref());
         let record = Outgoing { topic, key, value, partition: None, headers: job.record.headers.clone() };
         let broker = Arc::clone(&self.broker);
         self.publishing += 1;
         self.calls.push(Box::pin(async move {
-            publish(&*broker, record, without_error).await;
+            publish(&*broker, record, shrink).await;
             worker::Step::Published { at }
         }));
     }
@@ -115,7 +118,7 @@ impl Control {
 }
 
 /// Returns when the record is acknowledged. One that is too large for its topic is made smaller, where that may be.
-pub(super) async fn publish(broker: &dyn Broker, mut record: Outgoing, shrink: fn(&mut Outgoing) -> bool) {
+pub(super) async fn publish(broker: &dyn Broker, mut record: Outgoing, mut shrink: impl FnMut(&mut Outgoing) -> bool) {
     loop {
         let answer = broker.publish(vec![record.clone()]).await.pop().expect("one answer a record");
         match answer {
@@ -140,6 +143,21 @@ fn without_error(record: &mut Outgoing) -> bool {
         }
         None => false,
     }
+}
+
+/// Sends a record that should have waited to its queue. `false` if it is on its way there.
+fn at_once(record: &mut Outgoing, queue: &Arc<str>, key: Option<&Bytes>) -> bool {
+    let Some(value) = envelope::at_once(&record.value).filter(|_| record.topic != *queue) else { return false };
+    error!(event = "delay_skipped", topic = %record.topic, len = record.value.len(),
+        "larger than the topic takes (its `max.message.bytes`): the task goes on without its wait");
+    *record = Outgoing {
+        topic: Arc::clone(queue),
+        key: key.cloned().unwrap_or_default(),
+        value,
+        partition: None,
+        headers: std::mem::take(&mut record.headers),
+    };
+    true
 }
 
 /// Makes a dead letter smaller: first without foreign headers, then with half of its value, then without its key.

@@ -204,7 +204,9 @@ impl Ticks {
         for (&(i, tick), answer) in sending.iter().zip(answers) {
             let Periodic { plan, ticker, acknowledged } = &mut self.tasks[i];
             match answer {
-                Err(error @ (Error::Unacknowledged { .. } | Error::Broker(_) | Error::Store(_))) => {
+                Err(
+                    error @ (Error::Unacknowledged { .. } | Error::Broker(_) | Error::Store(_) | Error::Unique { .. }),
+                ) => {
                     warn!(event = "tick_unacknowledged", worker = %self.worker, periodic = %plan.name,
                         tick = schedule::written(tick), %error, "it is sent again");
                     failed = Some(i);

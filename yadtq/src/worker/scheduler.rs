@@ -9,7 +9,11 @@
 //! nothing before it has come to the end. A worker that dies between the two publications has the task fired again by
 //! the next owner: the claim makes it one run.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -20,7 +24,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::burial::{cut, publish};
+use super::{
+    burial::{cut, publish},
+    heartbeat::Stillness,
+};
 use crate::{
     broker::{Broker, BrokerError, Event, Incoming, Outgoing, Reader, Subscription},
     clock::Clock,
@@ -47,6 +54,8 @@ const NAP: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// When what Kafka did not take is due again, in ms.
 const AGAIN_MS: u64 = 1_000;
+/// So many of them are kept. When there are more, nothing else is fired: Kafka is away, or most of it.
+const MOST_AGAIN: usize = 50_000;
 /// How often loading tells how far it is.
 const TELL: Duration = Duration::from_secs(1);
 /// How long a topic that cannot be subscribed to is left alone.
@@ -68,6 +77,9 @@ struct Scheduler {
     scan: Option<Scan>,
     /// Each returns what could not be fired.
     firing: FuturesUnordered<JoinHandle<Vec<Incoming>>>,
+    /// What Kafka did not take, and when it is tried again.
+    again: VecDeque<(u64, Incoming)>,
+    stillness: Stillness,
     told: Instant,
 }
 
@@ -98,8 +110,11 @@ pub(super) async fn run(needs: Needs, stop: CancellationToken) {
             }
         }
     };
-    let (partitions, firing) = (HashMap::new(), FuturesUnordered::new());
-    let mut scheduler = Scheduler { needs, topic, subscription, partitions, scan: None, firing, told: Instant::now() };
+    let (partitions, firing, again) = (HashMap::new(), FuturesUnordered::new(), VecDeque::new());
+    let stillness = Stillness::new(Arc::clone(&needs.clock));
+    let told = Instant::now();
+    let mut scheduler =
+        Scheduler { needs, topic, subscription, partitions, scan: None, firing, again, stillness, told };
     stop.run_until_cancelled(scheduler.serve()).await;
     let Scheduler { mut firing, subscription, .. } = scheduler;
     // What is not done by then is fired by the next owner.
@@ -109,9 +124,14 @@ pub(super) async fn run(needs: Needs, stop: CancellationToken) {
 }
 
 impl Scheduler {
-    /// Never returns.
+    /// Never returns, but does nothing more once it has stood still.
     async fn serve(&mut self) {
         loop {
+            if self.stillness.stood_still() {
+                // What it knows may have been fired, finished and forgotten by now. The worker's loop stood still too,
+                // and begins anew with another scheduler.
+                return std::future::pending().await;
+            }
             self.fire();
             self.begin_scan();
             let nap = self.nap();
@@ -133,8 +153,13 @@ impl Scheduler {
         if self.firing.len() >= FIRING {
             return NAP;
         }
+        if self.again.len() >= MOST_AGAIN {
+            return Duration::from_millis(AGAIN_MS);
+        }
+        let again = self.again.front().map(|&(due, _)| due);
         let windows = self.partitions.values().filter(|partition| partition.is_loaded);
-        let Some(next) = windows.filter_map(|partition| partition.window.next_ms()).min() else { return NAP };
+        let next = windows.filter_map(|partition| partition.window.next_ms()).chain(again).min();
+        let Some(next) = next else { return NAP };
         // A scan waits for its turn, and is begun when the one under way has ended.
         let wait = next.saturating_sub(self.now_ms()).max(u64::from(self.scan.is_some()));
         Duration::from_millis(wait).min(NAP)
@@ -154,6 +179,7 @@ impl Scheduler {
                 info!(event = "scheduler_revoked", worker = %self.needs.worker, ?partitions, "leaves delayed tasks");
                 for partition in partitions {
                     self.partitions.remove(&partition);
+                    self.again.retain(|(_, record)| record.partition != partition);
                     if self.scan.as_ref().is_some_and(|scan| scan.partition == partition) {
                         self.scan = None;
                     }
@@ -163,7 +189,11 @@ impl Scheduler {
                 for record in records {
                     if let Some(partition) = self.partitions.get_mut(&record.partition) {
                         partition.read += 1;
-                        partition.window.tail(read(record));
+                        let record = read(record);
+                        if record.value.is_none() && !self.again.is_empty() {
+                            self.again.retain(|(_, again)| again.key.as_ref() != Some(&record.key));
+                        }
+                        partition.window.tail(record);
                     }
                 }
                 self.tell();
@@ -232,41 +262,50 @@ impl Scheduler {
         }
     }
 
-    /// Fires what is due, in a few calls at a time.
+    /// Fires what is due, in a few calls at a time, one for each topic: one that Kafka does not take holds up no other.
     fn fire(&mut self) {
         let now_ms = self.now_ms();
         while self.firing.len() < FIRING {
+            let due_again = self.again.iter().take(BATCH).take_while(|&&(due, _)| due <= now_ms).count();
+            let mut batch: Vec<Incoming> = self.again.drain(..due_again).map(|(_, record)| record).collect();
             let loaded = self.partitions.values_mut().filter(|partition| partition.is_loaded);
             let due = loaded.flat_map(|Partition { window, .. }| std::iter::from_fn(|| window.pop(now_ms)));
-            let batch: Vec<Incoming> = due.take(BATCH).collect();
+            let room = if self.again.len() < MOST_AGAIN { BATCH - batch.len() } else { 0 };
+            batch.extend(due.take(room));
             if batch.is_empty() {
                 return;
             }
             debug!(event = "tasks_due", worker = %self.needs.worker, tasks = batch.len(), "their time has come");
-            let Needs { namespace, broker, .. } = &self.needs;
-            let fired = batch.iter().map(|record| due_now(namespace, &self.topic, record.clone())).collect();
-            self.firing.push(tokio::spawn(fire(Arc::clone(broker), batch, fired)));
-        }
-    }
-
-    /// What Kafka did not take is due again in a moment, and holds up nothing else meanwhile.
-    fn put_back(&mut self, refused: Vec<Incoming>) {
-        let due = self.now_ms() + AGAIN_MS;
-        for record in refused {
-            if let Some(partition) = self.partitions.get_mut(&record.partition) {
-                let Record { key, offset, size, value } = read(record);
-                partition.window.tail(Record { key, offset, size, value: value.map(|(_, record)| (due, record)) });
+            let mut topics: HashMap<Arc<str>, Vec<Shot>> = HashMap::new();
+            for record in batch {
+                let (outgoing, deletion) = due_now(&self.needs.namespace, &self.topic, record.clone());
+                topics.entry(Arc::clone(&outgoing.topic)).or_default().push(Shot { record, outgoing, deletion });
+            }
+            for shots in topics.into_values() {
+                self.firing.push(tokio::spawn(fire(Arc::clone(&self.needs.broker), shots)));
             }
         }
     }
+
+    fn put_back(&mut self, refused: Vec<Incoming>) {
+        let due = self.now_ms() + AGAIN_MS;
+        let ours = refused.into_iter().filter(|record| self.partitions.contains_key(&record.partition));
+        self.again.extend(ours.map(|record| (due, record)));
+    }
 }
 
-/// Publishes records and then their deletions; returns those that Kafka did not take.
-async fn fire(broker: Arc<dyn Broker>, batch: Vec<Incoming>, fired: Vec<(Outgoing, Outgoing)>) -> Vec<Incoming> {
-    let (records, deletions): (Vec<_>, Vec<_>) = fired.into_iter().unzip();
-    let answers = broker.publish(records.clone()).await;
-    let (mut refused, mut done, mut why) = (Vec::new(), Vec::with_capacity(deletions.len()), None);
-    for (((record, outgoing), deletion), answer) in batch.into_iter().zip(records).zip(deletions).zip(answers) {
+/// A delayed record, what it becomes, and the deletion that follows.
+struct Shot {
+    record: Incoming,
+    outgoing: Outgoing,
+    deletion: Outgoing,
+}
+
+/// Publishes records of one topic and then their deletions; returns those that Kafka did not take.
+async fn fire(broker: Arc<dyn Broker>, shots: Vec<Shot>) -> Vec<Incoming> {
+    let answers = broker.publish(shots.iter().map(|shot| shot.outgoing.clone()).collect()).await;
+    let (mut refused, mut done, mut why) = (Vec::new(), Vec::with_capacity(shots.len()), None);
+    for (Shot { record, outgoing, deletion }, answer) in shots.into_iter().zip(answers) {
         match answer {
             Ok(()) => done.push(deletion),
             // A dead letter may be made smaller, a task may not.

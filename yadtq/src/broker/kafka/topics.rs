@@ -23,7 +23,7 @@ use super::{
     apart::apart,
 };
 
-/// A dead letter is the largest record of a queue with its reasons.
+/// A dead letter is the largest record of a queue with its reasons, and so is one that waits for its retry.
 const DEAD_LETTER_EXTRA: u64 = 65_536;
 /// Pause between two questions to a topic that is about to exist.
 pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(10);
@@ -121,11 +121,14 @@ impl Cluster {
     async fn create_topic(&self, topic: &str, existing: &[String], within: Duration) -> Result<(), Code> {
         let replication = TopicReplication::Fixed(self.config.replication.unwrap_or(-1));
         let mut new = NewTopic::new(topic, self.config.partitions, replication).set("retention.ms", "-1");
+        let (is_dead, is_compacted) =
+            (topic == self.config.namespace.dead_topic(), self.config.namespace.is_compacted(topic));
         let max_message_bytes;
-        if topic == self.config.namespace.dead_topic() {
+        if is_dead || is_compacted {
             max_message_bytes = (self.largest_record(existing, within).await + DEAD_LETTER_EXTRA).to_string();
             new = new.set("max.message.bytes", &max_message_bytes);
-        } else if self.config.namespace.is_compacted(topic) {
+        }
+        if is_compacted {
             // Compacted often, so that whoever takes over reads what waits and little else.
             new = new.set("cleanup.policy", "compact").set("segment.ms", "3600000");
             new = new.set("min.cleanable.dirty.ratio", "0.1");

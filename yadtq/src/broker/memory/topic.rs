@@ -5,7 +5,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -42,6 +42,8 @@ struct Partition {
     end: i64,
     /// Where the latest record of each key is, in a compacted topic.
     latest: HashMap<Bytes, i64>,
+    /// Where deletions are that the owner may not have read.
+    deletions: VecDeque<i64>,
     owner: Option<Ownership>,
     /// Who is to own it.
     target: Option<MemberId>,
@@ -73,6 +75,9 @@ impl Topic {
         let partition = &mut self.partitions[index % PARTITIONS];
         if self.is_compacted {
             partition.compact(&record.key);
+            if record.value.is_empty() {
+                partition.deletions.push_back(partition.end);
+            }
         }
         let incoming = Incoming {
             partition: number(index % PARTITIONS),
@@ -291,16 +296,14 @@ impl Partition {
             self.log.remove(&earlier);
         }
         let Some(position) = self.owner.as_ref().map(|owner| owner.position) else { return };
-        // The oldest deletion, if it is the oldest record: a few per record are enough to keep up.
-        for _ in 0..2 {
-            let Some((&offset, oldest)) = self.log.first_key_value() else { return };
-            if !oldest.value.is_empty() || offset >= position {
-                return;
+        while self.deletions.front().is_some_and(|&offset| offset < position)
+            && let Some(offset) = self.deletions.pop_front()
+        {
+            // A later record of the key may have taken it away already.
+            let Some(deletion) = self.log.remove(&offset) else { continue };
+            if let Some(key) = deletion.key.filter(|key| self.latest.get(key) == Some(&offset)) {
+                self.latest.remove(&key);
             }
-            if let Some(key) = oldest.key.as_ref().filter(|key| self.latest.get(*key) == Some(&offset)) {
-                self.latest.remove(key);
-            }
-            self.log.remove(&offset);
         }
     }
 

@@ -28,7 +28,11 @@ local function revoke(key)
   local token = math.max((tonumber(h[2]) or 0) + 1, now)
   local attempt = tonumber(h[5]) or 1
   local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. attempt .. '}'
-  if not status then call('HSET', key, 'seq', '1', 'attempt', '1') end
+  if not status then
+    -- Nothing is known of it, so it may be delayed.
+    call('HSET', key, 'seq', '1', 'attempt', '1', 'eta', '0')
+    delayed = '1'
+  end
   call('HSET', key, 'status', 'revoked', 'token', format('%.0f', token), 'error', err,
     'finished-at', format('%.0f', now_ms))
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'hand-on', 'result',
