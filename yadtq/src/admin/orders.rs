@@ -219,10 +219,6 @@ impl Admin {
         let mut answers = self.broker.publish(vec![record]).await;
         Ok(answers.pop().expect("one answer a record")?)
     }
-
-    fn now_ms(&self) -> u64 {
-        self.config.clock.now_us() / 1_000
-    }
 }
 
 fn checked(queue: &str) -> Result<Queue, Error> {
