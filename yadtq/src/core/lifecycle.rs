@@ -5,7 +5,7 @@
 //!  waiting ──────────► running ──────────────► success | failure | revoked
 //!   ▲   ▲                │  ▲
 //!   │   └─── release ────┤  └─ claim, once the lease is over (deliveries + 1)
-//!   └────── hand on ─────┘     (seq + 1: another record asks from now on)
+//!   └────── hand on ─────┘     (seq + 1: another record asks from now on; or in place: the same one, once it is due)
 //!   ▲
 //!   └────── replay ◄──── failure | revoked, on an operator's word     (seq + 1, attempt 1)
 //! ```
@@ -106,6 +106,8 @@ pub enum HandOn {
         /// When it may run, in ms since the Unix epoch; 0: at once.
         due: u64,
     },
+    /// Nothing: the task goes on under the same record, which has to wait until the task's `eta`.
+    Stay,
 }
 
 /// How far a run is, by its own word.
@@ -204,10 +206,13 @@ pub enum Claim {
         token: Token,
         /// Crashes so far; from [`Claimer::SUSPECT`] on it runs in quarantine.
         deliveries: u32,
+        /// Which attempt this is: later than the record's if earlier ones were made in place.
+        attempt: u32,
     },
-    /// Somebody's lease lives, or must be left alone for now: ask again after that many ms.
+    /// Somebody's lease lives, or must be left alone for now, or the task waits in place: ask again after that many
+    /// ms.
     Held {
-        /// Until the lease ends.
+        /// Until the lease ends, or the task is due.
         ms_left: u64,
         /// Whether this very worker holds it.
         mine: bool,
@@ -248,7 +253,7 @@ pub struct Outcome {
     pub hand_on: Option<HandOn>,
 }
 
-/// How a run that has not ended the task goes on: under the next `seq`.
+/// How a run that has not ended the task goes on: under the next `seq`, or in place.
 #[derive(Clone, Debug)]
 pub struct Next {
     /// `Retrying` or `Scheduled`.
@@ -259,12 +264,14 @@ pub struct Next {
     pub due: u64,
     /// JSON text of the error that made it go on.
     pub error: Option<Arc<str>>,
+    /// Whether the same record asks again, so that those behind it wait.
+    pub in_place: bool,
 }
 
 /// The answer to a hand-on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandedOn {
-    /// The record under the next `seq` can be published.
+    /// The record under the next `seq` can be published; in place: the same one asks when it is due.
     Recorded,
     /// Nothing changed, for the run was asked to end as revoked: complete it so.
     Revoking,
@@ -380,6 +387,11 @@ impl TaskState {
         !self.status.is_terminal() && self.seq == seq + 1 && matches!(self.hand_on, Some(HandOn::Next { .. }))
     }
 
+    /// Whether the record under this `seq` is told to wait in place, and nothing has happened to the task since.
+    fn stays_at(&self, seq: u64) -> bool {
+        !self.status.is_terminal() && self.seq == seq && self.hand_on == Some(HandOn::Stay)
+    }
+
     fn end(&mut self, status: Status, now_us: u64) {
         self.status = status;
         self.revoke = false;
@@ -416,7 +428,7 @@ pub fn claim(slot: &mut Option<TaskState>, ask: &Ask, by: &mut Claimer, now_us: 
         Status::Running if state.lease_until > now_ms => {
             let mine = state.worker.as_ref() == Some(&by.worker);
             if mine && state.nonce == ask.nonce {
-                return Claim::Granted { token: state.token, deliveries };
+                return Claim::Granted { token: state.token, deliveries, attempt: state.attempt };
             }
             Claim::Held { ms_left: state.lease_until - now_ms, mine }
         }
@@ -444,16 +456,22 @@ pub fn claim(slot: &mut Option<TaskState>, ask: &Ask, by: &mut Claimer, now_us: 
             }
             grant(slot, ask, by, token, deliveries, now_ms)
         }
-        Status::Queued | Status::Scheduled | Status::Retrying => grant(slot, ask, by, token, deliveries, now_ms),
+        Status::Queued | Status::Scheduled | Status::Retrying => match state.eta {
+            Some(eta) if eta > now_ms && state.stays_at(ask.seq) => Claim::Held { ms_left: eta - now_ms, mine: false },
+            _ => grant(slot, ask, by, token, deliveries, now_ms),
+        },
     }
 }
 
 fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, deliveries: u32, now_ms: u64) -> Claim {
     let queued_at = slot.as_ref().and_then(|state| state.queued_at);
+    // The record of a task that goes on in place knows nothing of its later attempts.
+    let known = slot.as_ref().filter(|state| state.seq == ask.seq).map_or(0, |state| state.attempt);
+    let attempt = ask.attempt.max(known);
     *slot = Some(TaskState {
         status: Status::Running,
         seq: ask.seq,
-        attempt: ask.attempt,
+        attempt,
         token,
         deliveries,
         worker: Some(Arc::clone(&by.worker)),
@@ -471,7 +489,7 @@ fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, de
         started_at: Some(now_ms),
         finished_at: None,
     });
-    Claim::Granted { token, deliveries }
+    Claim::Granted { token, deliveries, attempt }
 }
 
 fn dead(state: &TaskState) -> Claim {
@@ -501,26 +519,28 @@ pub fn complete(slot: &mut Option<TaskState>, ask: &Ask, held: Held, outcome: &O
     Verdict::Recorded
 }
 
-/// A run gives the task up to a later record: a retry, or a wait for its time. The record is made again if the store
-/// has lost it.
+/// A run gives the task up, to a later record or to its own at a later time: a retry, or a wait for its time. The
+/// task is made again if the store has lost it.
 pub fn hand_on(slot: &mut Option<TaskState>, ask: &Ask, held: Held, next: &Next, now_us: u64) -> HandedOn {
     match slot {
         Some(state) if state.token != held.token => return HandedOn::Stale,
         Some(state) if state.status == Status::Running && state.revoke => return HandedOn::Revoking,
         Some(state) if state.status == Status::Running => {}
-        Some(state) if state.is_moved_from(ask.seq) => return HandedOn::Recorded,
+        Some(state) if next.in_place && state.stays_at(ask.seq) => return HandedOn::Recorded,
+        Some(state) if !next.in_place && state.is_moved_from(ask.seq) => return HandedOn::Recorded,
         None if held.recent => {}
         Some(_) | None => return HandedOn::Stale,
     }
     let state = slot.get_or_insert_with(|| remade(ask, held, now_us));
     state.status = next.status;
-    state.seq = ask.seq + 1;
+    state.seq = if next.in_place { ask.seq } else { ask.seq + 1 };
     state.attempt = next.attempt;
     state.deliveries = 0;
     state.worker = None;
     state.nonce = 0;
     state.lease_until = 0;
-    state.hand_on = Some(HandOn::Next { attempt: next.attempt, due: next.due });
+    let moved = HandOn::Next { attempt: next.attempt, due: next.due };
+    state.hand_on = Some(if next.in_place { HandOn::Stay } else { moved });
     state.error.clone_from(&next.error);
     state.eta = Some(next.due);
     HandedOn::Recorded

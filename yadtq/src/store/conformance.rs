@@ -1,6 +1,7 @@
 //! What every store must do, run on each of them.
 #![allow(clippy::unwrap_used)]
 
+mod in_place;
 mod periodic;
 
 use std::{sync::Arc, time::Duration};
@@ -8,9 +9,14 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::timeout;
 
-use self::periodic::{
-    declarations_are_as_the_pure_function_says, periodic_tasks_are_listed_by_name,
-    the_latest_acknowledged_tick_only_grows,
+use self::{
+    in_place::{
+        a_hand_on_in_place_keeps_the_record, a_lost_record_can_be_kept_in_place, revoke_of_what_waits_in_place,
+    },
+    periodic::{
+        declarations_are_as_the_pure_function_says, periodic_tasks_are_listed_by_name,
+        the_latest_acknowledged_tick_only_grows,
+    },
 };
 use super::{
     Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store, StoreError,
@@ -53,6 +59,8 @@ macro_rules! conformance_tests {
             extend_needs_the_token extend_makes_a_lost_record_again
             release_lets_others_claim release_of_a_revoked_run
             a_hand_on_makes_way_for_the_next_record a_lost_record_can_be_handed_on_while_its_lease_is_fresh
+            a_hand_on_in_place_keeps_the_record a_lost_record_can_be_kept_in_place
+            revoke_of_what_waits_in_place
             revoke_of_what_waits revoke_of_what_waits_for_its_time revoke_of_a_run revoke_of_what_nobody_has_seen
             a_replay_starts_over_under_the_next_seq a_replay_of_what_goes_on_or_has_not_failed_changes_nothing
             a_replay_lifts_a_revocation_and_needs_no_memory
@@ -149,8 +157,12 @@ async fn claim_table(store: &dyn Subject) {
     let timid = Claimer { take_over: false, ..worker("w2") };
     let full = Claimer { quarantine: 0, ..worker("w2") };
     let (w1, w2) = (worker("w1"), worker("w2"));
-    let grant = |deliveries| Claim::Granted { token: 0, deliveries };
+    let grant_as = |deliveries, attempt| Claim::Granted { token: 0, deliveries, attempt };
+    let grant = |deliveries| grant_as(deliveries, 1);
     let held = |mine| Claim::Held { ms_left: 0, mine };
+    let again = |attempt| Claim::Granted { token: 7, deliveries: 0, attempt };
+    let staying = TaskState { hand_on: Some(HandOn::Stay), eta: Some(1), ..waiting(Status::Retrying) };
+    let soon = Some(store.now_us().await.unwrap() / 1_000 + LEASE_MS);
 
     let rows = [
         ("missing", None, &w2, ask(1, 2), grant(0)),
@@ -185,7 +197,44 @@ async fn claim_table(store: &dyn Subject) {
         ("revoked", Some(ended(Status::Revoked)), &w2, ask(1, 2), Claim::Revoked),
         ("dead", Some(dead), &w2, ask(1, 2), told_dead(r#"{"kind":"error"}"#, 1)),
         ("dead, no error kept", Some(no_error), &w2, ask(1, 2), told_dead("null", 1)),
-        ("running here, same claim", Some(live.clone()), &w1, ask(1, 1), Claim::Granted { token: 7, deliveries: 0 }),
+        (
+            "handed on in place, not due",
+            Some(TaskState { attempt: 2, eta: soon, ..staying.clone() }),
+            &w2,
+            ask(1, 2),
+            held(false),
+        ),
+        ("handed on in place, due", Some(TaskState { attempt: 2, ..staying.clone() }), &w2, ask(1, 2), grant_as(0, 2)),
+        (
+            "handed on in place, later seq asks",
+            Some(TaskState { attempt: 2, eta: soon, ..staying }),
+            &w2,
+            ask(2, 2),
+            grant(0),
+        ),
+        (
+            "due later, fired early",
+            Some(TaskState { eta: soon, ..waiting(Status::Scheduled) }),
+            &w2,
+            ask(1, 2),
+            grant(0),
+        ),
+        (
+            "released in its third attempt",
+            Some(TaskState { attempt: 3, ..waiting(Status::Queued) }),
+            &w2,
+            ask(1, 2),
+            grant_as(0, 3),
+        ),
+        ("running here, same claim", Some(live.clone()), &w1, ask(1, 1), again(1)),
+        (
+            "running here, same claim, third attempt",
+            Some(TaskState { attempt: 3, ..live.clone() }),
+            &w1,
+            ask(1, 1),
+            again(3),
+        ),
+        ("lease over, third attempt", Some(TaskState { attempt: 3, ..over.clone() }), &w2, ask(1, 2), grant_as(1, 3)),
         ("running here, another claim", Some(live.clone()), &w1, ask(1, 2), held(true)),
         ("running elsewhere", Some(live.clone()), &w2, ask(1, 1), held(false)),
         ("running elsewhere, later seq asks", Some(live), &w2, ask(2, 1), held(false)),
@@ -216,7 +265,10 @@ async fn claim_table(store: &dyn Subject) {
 /// Whether a claim was told what the row says; 0 stands for any token or time.
 fn same_claim(told: &Claim, row: &Claim) -> bool {
     match (told, row) {
-        (Claim::Granted { token, deliveries: a }, Claim::Granted { token: 0, deliveries: b }) => *token > 7 && a == b,
+        (
+            Claim::Granted { token, deliveries: a, attempt: x },
+            Claim::Granted { token: 0, deliveries: b, attempt: y },
+        ) => *token > 7 && a == b && x == y,
         (Claim::Held { ms_left, mine: a }, Claim::Held { mine: b, .. }) => (1..=LEASE_MS).contains(ms_left) && a == b,
         (told, row) => told == row,
     }
@@ -369,7 +421,7 @@ async fn extend_makes_a_lost_record_again(store: &dyn Subject) {
     assert_eq!(read(store, &id).await, None);
     assert_eq!(extend(true).await, Extended::Live);
     assert_eq!(extend(true).await, Extended::Live);
-    assert_eq!(claim(store, &worker("w1"), &id, &asked).await, Claim::Granted { token: 9, deliveries: 0 });
+    assert_eq!(claim(store, &worker("w1"), &id, &asked).await, Claim::Granted { token: 9, deliveries: 0, attempt: 1 });
     assert!(matches!(claim(store, &worker("w2"), &id, &ask(3, 4)).await, Claim::Held { mine: false, .. }));
 }
 
@@ -426,7 +478,7 @@ async fn a_hand_on_makes_way_for_the_next_record(store: &dyn Subject) {
     let token = granted(store, &id, &first).await;
     let due = store.now_us().await.unwrap() / 1_000 + 3_600_000;
     let error: Option<Arc<str>> = Some(r#"{"kind":"error","message":"x","attempt":1}"#.into());
-    let next = Arc::new(Next { status: Status::Retrying, attempt: 2, due, error: error.clone() });
+    let next = Arc::new(Next { status: Status::Retrying, attempt: 2, due, error: error.clone(), in_place: false });
     let held = || Handover { lease: lease(&id, &first, token, true), next: Arc::clone(&next) };
     let stale = Handover { lease: lease(&id, &first, token - 1, true), next: Arc::clone(&next) };
     assert_eq!(only(store.hand_on(std::slice::from_ref(&stale)).await), HandedOn::Stale);
@@ -458,7 +510,7 @@ async fn a_hand_on_makes_way_for_the_next_record(store: &dyn Subject) {
 
 async fn a_lost_record_can_be_handed_on_while_its_lease_is_fresh(store: &dyn Subject) {
     let asked = ask(3, 1);
-    let next = Arc::new(Next { status: Status::Scheduled, attempt: 1, due: 0, error: None });
+    let next = Arc::new(Next { status: Status::Scheduled, attempt: 1, due: 0, error: None, in_place: false });
     for (recent, told) in [(true, HandedOn::Recorded), (false, HandedOn::Stale)] {
         let id = TaskId::new();
         let run = Handover { lease: lease(&id, &asked, 7, recent), next: Arc::clone(&next) };

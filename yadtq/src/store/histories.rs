@@ -84,6 +84,7 @@ fn run() -> impl Strategy<Value = Run> {
 fn hand_on() -> impl Strategy<Value = Option<HandOn>> {
     option::of(prop_oneof![
         Just(HandOn::Dead),
+        Just(HandOn::Stay),
         (1..4_u32, due()).prop_map(|(attempt, due)| HandOn::Next { attempt, due })
     ])
 }
@@ -94,8 +95,8 @@ fn due() -> impl Strategy<Value = u64> {
 
 fn next() -> impl Strategy<Value = Arc<Next>> {
     let status = select(vec![Status::Retrying, Status::Scheduled]);
-    (status, 1..4_u32, due(), json())
-        .prop_map(|(status, attempt, due, error)| Arc::new(Next { status, attempt, due, error }))
+    (status, 1..4_u32, due(), json(), any::<bool>())
+        .prop_map(|(status, attempt, due, error, in_place)| Arc::new(Next { status, attempt, due, error, in_place }))
 }
 
 fn progress() -> impl Strategy<Value = Progress> {
@@ -135,7 +136,7 @@ fn state() -> impl Strategy<Value = TaskState> {
             match status {
                 // What was replayed has the hand-on that led here.
                 Status::Queued if seq > 1 => {
-                    TaskState { hand_on: hand_on.filter(|hand_on| *hand_on != HandOn::Dead), ..plain }
+                    TaskState { hand_on: hand_on.filter(|hand_on| matches!(hand_on, HandOn::Next { .. })), ..plain }
                 }
                 // Neither of them has a result, an error or a hand-on: a grant takes them away.
                 Status::Queued => plain,
@@ -342,7 +343,10 @@ impl World {
             (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
             (Told::Replay(told), Told::Replay(expected)) => told == expected,
             (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {
-                (Claim::Granted { deliveries: a, .. }, Claim::Granted { deliveries: b, .. }) => a == b,
+                (
+                    Claim::Granted { deliveries: a, attempt: x, .. },
+                    Claim::Granted { deliveries: b, attempt: y, .. },
+                ) => a == b && x == y,
                 (Claim::Held { ms_left: a, mine }, Claim::Held { ms_left: b, mine: other }) => {
                     a.abs_diff(*b) < 5_000 && mine == other
                 }

@@ -45,7 +45,8 @@ impl Control {
             _ => retry.wait_ms(attempt, fastrand::u64(..)).max(millis(at_least)),
         };
         let error = Some(failure.to_json().into());
-        let next = Next { status: Status::Retrying, attempt: attempt + 1, due: self.in_ms(wait_ms), error };
+        let next =
+            Next { status: Status::Retrying, attempt: attempt + 1, due: self.in_ms(wait_ms), error, in_place: false };
         self.go_on(id, token, next, Some(failure));
     }
 
@@ -58,7 +59,7 @@ impl Control {
     /// The same attempt at another time.
     pub(super) fn park(&mut self, id: TaskId, token: Token, due: u64) {
         let Some(run) = self.runs.get(&id) else { return };
-        let next = Next { status: Status::Scheduled, attempt: run.job.ask.attempt, due, error: None };
+        let next = Next { status: Status::Scheduled, attempt: run.job.ask.attempt, due, error: None, in_place: false };
         self.go_on(id, token, next, None);
     }
 

@@ -20,13 +20,13 @@ impl Claimed {
     }
 }
 
-/// Reads one answer of `claim.lua`; an error is what is wrong with the key.
-pub(super) fn claim(answer: &[Value]) -> Result<Claimed, String> {
+/// Reads one answer of `claim.lua` to a record of this attempt; an error is what is wrong with the key.
+pub(super) fn claim(answer: &[Value], asked: u32) -> Result<Claimed, String> {
     let [code, a, b] = answer else { return Err(format!("answered {answer:?}")) };
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let small = |value: &Value| u32::try_from(number(value)).unwrap_or(u32::MAX);
     Ok(Claimed::Told(match code.as_u64() {
-        Some(0) => Claim::Granted { token: number(a), deliveries: small(b) },
+        Some(0) => Claim::Granted { token: number(a), deliveries: small(b), attempt: asked },
         Some(1) => Claim::Held { ms_left: number(a), mine: number(b) == 1 },
         Some(2) => Claim::Done,
         Some(3) => Claim::Revoked,
@@ -35,6 +35,12 @@ pub(super) fn claim(answer: &[Value]) -> Result<Claimed, String> {
             Claim::Moved { attempt, due, error: Some(text(b)).filter(|error| !error.is_empty()).map(Into::into) }
         }
         Some(5) => Claim::Dead { error: text(a).into(), deliveries: small(b) },
+        Some(8) => {
+            let pair = text(b);
+            let (deliveries, attempt) = pair.split_once(':').ok_or_else(|| format!("granted `{pair}`"))?;
+            let small = |number: &str| number.parse::<u32>().map_err(|_| format!("granted `{pair}`"));
+            Claim::Granted { token: number(a), deliveries: small(deliveries)?, attempt: small(attempt)? }
+        }
         Some(6) => return Ok(Claimed::NoSlot(number(a))),
         _ => return Err(text(a)),
     }))
@@ -48,6 +54,7 @@ pub(super) fn verdict(code: i64) -> Verdict {
 pub(super) fn hand_on(hand_on: HandOn) -> String {
     match hand_on {
         HandOn::Dead => "dead".to_owned(),
+        HandOn::Stay => "stay".to_owned(),
         HandOn::Next { attempt, due } => format!("next:{attempt}:{due}"),
     }
 }
@@ -56,6 +63,7 @@ fn parse_hand_on(text: &str) -> Result<HandOn, String> {
     match text.strip_prefix("next:").map(parse_next) {
         Some(Some((attempt, due))) => Ok(HandOn::Next { attempt, due }),
         None if text == "dead" => Ok(HandOn::Dead),
+        None if text == "stay" => Ok(HandOn::Stay),
         _ => Err(format!("hand-on is `{text}`")),
     }
 }

@@ -63,9 +63,9 @@ impl RedisStore {
         let first = self.claim_calls(by, if several { 0 } else { slots }, asks).await?;
         let mut claims = Vec::with_capacity(asks.len());
         for (ask, answer) in asks.iter().zip(first.chunks_exact(3)) {
-            let mut claim = codec::claim(answer);
+            let mut claim = codec::claim(answer, ask.1.attempt);
             if several && slots > 0 && matches!(claim, Ok(codec::Claimed::NoSlot(_))) {
-                claim = codec::claim(&self.claim_calls(by, slots, std::slice::from_ref(ask)).await?);
+                claim = codec::claim(&self.claim_calls(by, slots, std::slice::from_ref(ask)).await?, ask.1.attempt);
                 slots -= u32::from(matches!(claim, Ok(codec::Claimed::Told(Claim::Granted { .. }))));
             }
             claims.push(claim.map(codec::Claimed::told).map_err(|detail| self.wrong_type(&ask.0, detail)));
@@ -110,7 +110,7 @@ impl RedisStore {
         };
         let each = |args: &mut Args, Handover { lease, next }: &Handover| {
             args.number(lease.held.token).remake(lease).number(lease.ask.seq).text(next.status.as_str());
-            args.number(next.attempt).number(next.due).optional(next.error.as_deref());
+            args.number(next.attempt).number(next.due).optional(next.error.as_deref()).number(u8::from(next.in_place));
         };
         let answers = self.batch(&HAND_ON, runs, |run| &run.lease.id, shared, each).await?;
         let told = |(run, answer): (&Handover, &Value)| self.number(&run.lease.id, answer).map(codec::handed_on);

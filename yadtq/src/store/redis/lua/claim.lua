@@ -6,7 +6,7 @@
 -- returns  per key three values: code, a, b
 --            0 granted: token, deliveries    1 held: ms left, mine (0 or 1)    2 done    3 revoked
 --            4 moved: `attempt:due`, error    5 dead: error, deliveries    6 held, for want of a quarantine slot: ms left
---            7 not a task of ours: what is wrong
+--            7 not a task of ours: what is wrong    8 granted, as a later attempt than asked for: token, `deliveries:attempt`
 local call, try, tonumber, format = redis.call, redis.pcall, tonumber, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -24,10 +24,12 @@ local function next_token(token)
   return format('%.0f', token + 1), token + 1
 end
 
-local function grant(key, arg, token, status)
+-- `attempt` is that of earlier attempts in place, if it is known.
+local function grant(key, arg, token, status, deliveries, attempt)
   local number
+  local later = attempt and attempt > tonumber(ARGV[arg + 1])
   token, number = next_token(token)
-  call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', ARGV[arg + 1],
+  call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', later and attempt or ARGV[arg + 1],
     'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until, 'started-at', now_ms_text,
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
   -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
@@ -37,7 +39,8 @@ local function grant(key, arg, token, status)
     end
     call('PEXPIRE', key, waiting_ttl)
   end
-  return number
+  if later then return 8, number, deliveries .. ':' .. attempt end
+  return 0, number, deliveries
 end
 
 local function finish(key)
@@ -45,12 +48,15 @@ local function finish(key)
   call('PEXPIRE', key, ended_ttl)
 end
 
-local function running(key, arg, token, deliveries)
+local function running(key, arg, token, deliveries, attempt)
   local h = call('HMGET', key, 'lease-until', 'worker', 'nonce', 'revoke', 'attempt')
   local left = (tonumber(h[1]) or 0) - now_ms
   if left > 0 then
     local mine = h[2] == worker
-    if mine and h[3] == ARGV[arg + 2] then return 0, tonumber(token) or 0, deliveries end
+    if mine and h[3] == ARGV[arg + 2] then
+      -- As it was granted, whatever the record asks for.
+      return 8, tonumber(token) or 0, deliveries .. ':' .. (tonumber(h[5]) or 1)
+    end
     return 1, left, mine and 1 or 0
   end
   if not take_over then return 1, lease, 0 end
@@ -72,17 +78,17 @@ local function running(key, arg, token, deliveries)
     if quarantine == 0 then return 6, lease, 0 end
     quarantine = quarantine - 1
   end
-  token = grant(key, arg, token, 'running')
   call('HSET', key, 'deliveries', deliveries)
-  return 0, token, deliveries
+  return grant(key, arg, token, 'running', deliveries, attempt)
 end
 
 local function claim(key, arg)
-  local h = try('HMGET', key, 'status', 'seq', 'token', 'deliveries')
+  local h = try('HMGET', key, 'status', 'seq', 'token', 'deliveries', 'attempt')
   if h.err then return 7, h.err, 0 end
   local status, deliveries = h[1], tonumber(h[4]) or 0
-  if not status then return 0, grant(key, arg), 0 end
+  if not status then return grant(key, arg, nil, nil, 0) end
   local seq, asked = tonumber(h[2]) or 1, tonumber(ARGV[arg])
+  local attempt = seq == asked and tonumber(h[5]) or nil
   if seq > asked then
     if seq == asked + 1 then
       local moved = call('HMGET', key, 'hand-on', 'error')
@@ -94,9 +100,14 @@ local function claim(key, arg)
   if status == 'queued' or status == 'retrying' or status == 'scheduled' then
     -- What was replayed has a hand-on besides.
     if seq > 1 then status = 'handed on' end
-    return 0, grant(key, arg, h[3], status), deliveries
+    if h[1] ~= 'queued' and seq == asked then
+      local stay = call('HMGET', key, 'hand-on', 'eta')
+      local left = (tonumber(stay[2]) or 0) - now_ms
+      if stay[1] == 'stay' and left > 0 then return 1, left, 0 end
+    end
+    return grant(key, arg, h[3], status, deliveries, attempt)
   end
-  if status == 'running' then return running(key, arg, h[3], deliveries) end
+  if status == 'running' then return running(key, arg, h[3], deliveries, attempt) end
   if status == 'revoked' then return 3, 0, 0 end
   if status == 'success' or status == 'failure' then
     local end_of = call('HMGET', key, 'hand-on', 'error')
