@@ -40,6 +40,7 @@ pub struct Call<T> {
     pub(crate) expires: Option<Duration>,
     pub(crate) unique: Option<Unique>,
     pub(crate) priority: Priority,
+    pub(crate) ordering_key: Option<String>,
     pub(crate) countdown: Option<Duration>,
     pub(crate) eta: Option<SystemTime>,
     pub(crate) retry: Retry,
@@ -89,6 +90,7 @@ impl<T> Call<T> {
             expires: None,
             unique: None,
             priority: Priority::Normal,
+            ordering_key: None,
             countdown: None,
             eta: None,
             retry: Retry::new(),
@@ -114,6 +116,27 @@ impl<T> Call<T> {
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Runs it after all tasks of the same queue that were sent with this key before, and before those that are sent with
+    /// it later: one at a time. One that fails is tried again in its place, and the next ones wait until it has ended for
+    /// good. The key has 1 to 256 bytes. Order is that of sends of which one was awaited before the next, or of one
+    /// [`Client::send_many`]. See the [guide](crate::guide::ordering) for its price. Default: no order.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn book(customer: u64, cents: i64) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// book.call(17, 500).ordering_key("customer-17").send(&client).await?;
+    /// book.call(17, -500).ordering_key("customer-17").send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Sending it fails with [`Error::Config`] if the key cannot be used, or is given beside a priority, `countdown` or
+    /// `eta`.
+    pub fn ordering_key(mut self, key: impl Into<String>) -> Self {
+        self.ordering_key = Some(key.into());
         self
     }
 
@@ -333,6 +356,7 @@ impl<T> Call<T> {
             expires: self.expires,
             unique: self.unique,
             priority: self.priority,
+            ordering_key: self.ordering_key,
             countdown: self.countdown,
             eta: self.eta,
             retry: self.retry,

@@ -1,6 +1,7 @@
 //! Sends tasks and finds them again.
 
 mod background;
+mod ordering;
 mod progress;
 mod replies;
 mod unique;
@@ -316,6 +317,9 @@ impl Client {
     }
 
     fn prepare<T>(&self, call: Call<T>) -> Result<Prepared, Error> {
+        if let Some(key) = &call.ordering_key {
+            ordering::check(key, &call)?;
+        }
         let queue: Queue = match call.queue {
             Some(name) => name.parse()?,
             None => Queue::default(),
@@ -355,6 +359,7 @@ impl Client {
             timeout_ms: call.timeout.map(ms),
             result_ttl_ms: call.result_ttl.map(ms),
             priority: call.priority,
+            ordering_key: call.ordering_key.as_deref(),
             expires,
             retry: call.retry,
             eta,
@@ -369,7 +374,11 @@ impl Client {
         let namespace = &self.inner.config.namespace;
         let (topic, key) = match eta {
             Some(_) => (namespace.delayed_topic().into(), delayed_key(&id, 1)),
-            None => (namespace.topic_of(&queue, call.priority).into(), id.as_str().to_owned().into()),
+            None => {
+                // Kafka keeps the order of one key, in one partition.
+                let key = call.ordering_key.unwrap_or_else(|| id.as_str().to_owned());
+                (namespace.topic_of(&queue, call.priority).into(), key.into())
+            }
         };
         let reply_to = Some(Arc::clone(&self.inner.id));
         let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta };

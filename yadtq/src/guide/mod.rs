@@ -6,6 +6,9 @@ pub mod concepts {}
 #[doc = include_str!("scheduling.md")]
 pub mod scheduling {}
 
+#[doc = include_str!("ordering.md")]
+pub mod ordering {}
+
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
 

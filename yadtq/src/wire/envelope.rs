@@ -108,6 +108,8 @@ pub struct Envelope {
     pub unique: Option<Arc<str>>,
     /// The priority it was sent with.
     pub priority: Priority,
+    /// Tasks of one key run one after the other, in the order of their records.
+    pub ordering_key: Option<Arc<str>>,
     /// Before that it must not start, in ms since the Unix epoch.
     pub eta: Option<u64>,
     /// Overrides when failed attempts are made again.
@@ -136,6 +138,8 @@ struct Reading<'a> {
     unique: Option<Cow<'a, str>>,
     #[serde(default)]
     priority: Priority,
+    #[serde(borrow)]
+    ordering_key: Option<Cow<'a, str>>,
     eta: Option<u64>,
     retry: Option<Retry>,
     last_error: Option<Failure>,
@@ -162,6 +166,10 @@ impl Envelope {
                 return Err(Unreadable::TooLong { field, len: text.len(), max: MAX_NAME });
             }
         }
+        let ordering_key = reading.ordering_key.filter(|key| !key.is_empty());
+        if let Some(len) = ordering_key.as_ref().map(|key| key.len()).filter(|&len| len > MAX_KEY) {
+            return Err(Unreadable::TooLong { field: "ordering-key", len, max: MAX_KEY });
+        }
         let start = args.as_ptr() as usize - text.as_ptr() as usize;
         Ok(Self {
             id: reading.task_id.parse()?,
@@ -176,6 +184,7 @@ impl Envelope {
             // Only a hint, so none that is too long is an error.
             unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
             priority: reading.priority,
+            ordering_key: ordering_key.map(Into::into),
             eta: reading.eta.map(|eta| eta.min(MAX_SEQ)),
             retry: reading.retry.unwrap_or_default(),
             last_error: reading.last_error.map(Arc::new),
@@ -208,6 +217,9 @@ pub struct NewRecord<'a> {
     /// The unique key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unique: Option<&'a str>,
+    /// What it is ordered by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<&'a str>,
     /// Which of the queue's topics it is sent to.
     #[serde(skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,

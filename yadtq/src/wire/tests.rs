@@ -98,6 +98,7 @@ fn records_of_released_versions_are_read() {
         assert_eq!(serde_json::json!([task.timeout_ms, task.result_ttl_ms]), expected["timeout-ttl"], "{line}");
         assert_eq!(task.reply_to.as_deref(), expected["reply-to"].as_str(), "{line}");
         assert_eq!(task.unique.as_deref(), expected["unique"].as_str(), "{line}");
+        assert_eq!(task.ordering_key.as_deref(), expected["ordering-key"].as_str(), "{line}");
         assert_eq!(task.priority.as_str(), expected["priority"].as_str().unwrap_or("normal"), "{line}");
     }
 }
@@ -114,6 +115,7 @@ fn this_version_writes_what_it_always_wrote() {
         result_ttl_ms: None,
         expires: None,
         unique: None,
+        ordering_key: None,
         priority: Priority::Normal,
         retry: Retry::new(),
         eta: None,
@@ -125,13 +127,14 @@ fn this_version_writes_what_it_always_wrote() {
     record.result_ttl_ms = Some(0);
     record.expires = Some(1_795_531_030_859);
     record.unique = Some("order-17");
+    record.ordering_key = Some("customer-17");
     record.priority = Priority::High;
     record.retry = Retry::new().max(7).base(Duration::from_secs(2)).cap(Duration::from_secs(60));
     record.eta = Some(1_795_531_030_858);
     record.queue = Some("mail");
     let all = concat!(
         r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"#,
-        r#""expires":1795531030859,"unique":"order-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
+        r#""expires":1795531030859,"unique":"order-17","ordering-key":"customer-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
     );
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
@@ -154,12 +157,14 @@ proptest! {
     fn what_is_written_is_read_back(
         id in text(), task in text(), reply in proptest::option::of(text()), timeout in proptest::option::of(1_u64..1 << 30),
         args in prop::collection::vec(any::<(i64, String)>(), 0..5), priority in prop::sample::select(&Priority::ALL),
+        key in proptest::option::of(text()),
     ) {
         prop_assume!(id.len() <= 128);
         let args = serde_json::value::to_raw_value(&args).unwrap();
         let record = NewRecord {
             task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
             unique: None,
+            ordering_key: key.as_deref(),
             priority,
             retry: Retry::new(), eta: None, queue: None,
         };
@@ -170,6 +175,7 @@ proptest! {
         prop_assert_eq!(read.reply_to.as_deref(), reply.as_deref());
         prop_assert_eq!(read.timeout_ms, timeout);
         prop_assert_eq!(read.priority, priority);
+        prop_assert_eq!(read.ordering_key.as_deref(), key.as_deref());
     }
 
     /// Cut, changed or random bytes: read, or refused with a reason.

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     control::{Control, LEASE},
+    in_place::look_again,
     job::{Job, Lane, Run},
     levels::{self, Rank},
     step::{Due, PAUSE, Step},
@@ -27,8 +28,8 @@ use crate::{
 
 /// Jobs per call and lane.
 const BATCH: usize = 512;
-/// How often a lease of somebody else is looked at.
-const WATCH: Duration = Duration::from_secs(1);
+/// How long a claim waits that the store refused.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// What is asked.
 pub(super) struct Claims {
@@ -162,7 +163,11 @@ impl Control {
         let mut keys = Vec::new();
         for (job, answer) in jobs.into_iter().zip(answers) {
             match answer {
-                Ok(Claim::Granted { token, deliveries }) => {
+                Ok(Claim::Granted { token, deliveries, attempt }) => {
+                    let job = match attempt == job.ask.attempt {
+                        true => job,
+                        false => Arc::new(job.at_attempt(attempt, job.ask.nonce)),
+                    };
                     keys.extend(unique::key(&job));
                     self.granted(job, token, deliveries, sent);
                 }
@@ -180,7 +185,7 @@ impl Control {
                 Err(error) => {
                     error!(event = "claim_failed", worker = %self.id, task_id = %job.envelope.id, %error,
                         "the task waits until this is mended");
-                    self.later.insert(Due::Ask(job), WATCH);
+                    self.later.insert(Due::Ask(job), REFUSED);
                 }
             }
         }
@@ -239,7 +244,7 @@ impl Control {
                 run.joined.push(job);
             }
             _ => {
-                self.later.insert(Due::Ask(job), left.clamp(Duration::from_millis(10), WATCH));
+                self.later.insert(Due::Ask(job), look_again(left));
             }
         }
     }

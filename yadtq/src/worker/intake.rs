@@ -127,7 +127,14 @@ impl Control {
             warn!(event = "task_unknown", worker = %self.id, task_id = %envelope.id, task = %envelope.task,
                 attempt = envelope.attempt, "no task of that name is registered here");
         }
-        source.push(Arc::new(Job { at, record, envelope, ask: Arc::new(ask), definition, received: Instant::now() }));
+        source.line_up(Arc::new(Job {
+            at,
+            record,
+            envelope,
+            ask: Arc::new(ask),
+            definition,
+            received: Instant::now(),
+        }));
     }
 
     /// The record is terminal or handed on.
@@ -142,7 +149,7 @@ impl Intake {
         self.epoch
     }
 
-    fn next_nonce(&mut self) -> u64 {
+    pub(super) fn next_nonce(&mut self) -> u64 {
         self.nonce += 1;
         self.nonce
     }

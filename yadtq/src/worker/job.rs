@@ -26,7 +26,7 @@ pub(super) struct Position {
 }
 
 /// A readable record that has to end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) at: Position,
     pub(super) record: Incoming,

@@ -146,8 +146,10 @@ impl Control {
         self.endings.push_back(Ending { id, token, end: End::Outcome(Arc::new(outcome)), failure });
     }
 
-    /// It goes on under the next `seq`.
+    /// It goes on under the next `seq`; with an ordering key in its place.
     pub(super) fn go_on(&mut self, id: TaskId, token: Token, next: Next, failure: Option<Failure>) {
+        let is_ordered = self.runs.get(&id).is_some_and(|run| run.job.envelope.ordering_key.is_some());
+        let next = Next { in_place: is_ordered, ..next };
         self.endings.push_back(Ending { id, token, end: End::Next(Arc::new(next)), failure });
     }
 
@@ -241,6 +243,9 @@ impl Control {
         match &ending.end {
             End::Next(next) => {
                 self.log_next(run, next, ending.failure.as_ref());
+                if next.in_place {
+                    return self.keep_in_place(run, next, ending.failure.as_ref());
+                }
                 self.publish_next(&run.job, next.attempt, next.due, next.error.as_deref(), all);
             }
             End::Outcome(outcome) => {

@@ -14,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::job::{Job, Lane, Position};
+use super::{
+    job::{Job, Lane, Position},
+    lines::Lines,
+};
 use crate::{
     broker::{Broker, BrokerError, Incoming, Subscription},
     core::{
@@ -53,6 +56,8 @@ struct Partition {
     tracker: OffsetTracker,
     /// Bytes of its unfinished records.
     bytes: usize,
+    /// Its records with an ordering key.
+    lines: Lines<Arc<Job>>,
     /// Its window is full.
     paused: bool,
 }
@@ -68,7 +73,7 @@ enum Full {
 
 impl Partition {
     fn new(epoch: u64) -> Self {
-        Self { tracker: OffsetTracker::new(epoch), bytes: 0, paused: false }
+        Self { tracker: OffsetTracker::new(epoch), bytes: 0, lines: Lines::default(), paused: false }
     }
 }
 
@@ -165,6 +170,7 @@ impl Source {
             return;
         }
         partition.bytes = partition.bytes.saturating_sub(at.bytes);
+        let next_in_line = partition.lines.leave(at.offset);
         if let Some(next) = partition.tracker.finish(at.epoch, at.offset) {
             subscription.store(at.partition, next);
         }
@@ -174,11 +180,26 @@ impl Source {
                 subscription.resume(at.partition);
             }
         }
+        if let Some(job) = next_in_line {
+            self.push(job);
+        }
     }
 
     /// Whether the partition has not been given away since the record was read.
     pub(super) fn owns(&self, at: Position) -> bool {
         self.partitions.get(&at.partition).is_some_and(|partition| partition.tracker.epoch() == at.epoch)
+    }
+
+    /// A job that was read is ready, unless it has to wait for another of its ordering key.
+    pub(super) fn line_up(&mut self, job: Arc<Job>) {
+        let line = job.envelope.ordering_key.clone().zip(self.partitions.get_mut(&job.at.partition));
+        let head = match line {
+            Some((key, partition)) => partition.lines.enter(&key, job.at.offset, job),
+            None => Some(job),
+        };
+        if let Some(job) = head {
+            self.push(job);
+        }
     }
 
     pub(super) fn push(&mut self, job: Arc<Job>) {

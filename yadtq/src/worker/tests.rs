@@ -1,5 +1,6 @@
 //! What only a clock that can be moved can show.
 
+mod ordering;
 mod periodic;
 
 use std::{sync::Arc, time::Duration};
