@@ -28,6 +28,16 @@ impl Record {
         writeln!(self.0.lock().unwrap_or_else(PoisonError::into_inner), "{}", ctx.id())
     }
 
+    /// Appends a line at once, so that the lines of all processes are in the order in which things happened.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn line(&self, line: &str) -> std::io::Result<()> {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(file, "{line}")?;
+        file.flush()
+    }
+
     /// Writes what is buffered.
     ///
     /// # Errors
@@ -218,4 +228,19 @@ pub async fn fail_slowly(ctx: Context, ms: u64, failures: u32) -> Result<(u32, S
         attempt if attempt <= failures => Err("not yet".to_owned()),
         attempt => Ok((attempt, ctx.last_error().map(|error| error.message.clone()).unwrap_or_default())),
     }
+}
+
+/// Notes when it begins and how it ends, and fails at its first attempts: for good, if it has none left.
+#[yadtq::task(max_retries = 1, retry_base = "50ms")]
+pub async fn book(ctx: Context, key: u32, number: u32, ms: u64, failures: u32) -> Result<u32, TaskError> {
+    let record = ctx.state::<std::sync::Arc<Record>>()?;
+    let note = |what: &str| record.line(&format!("{what} {key} {number} {} {}", ctx.attempt(), std::process::id()));
+    note("start")?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    if ctx.attempt() > failures {
+        note("end")?;
+        return Ok(number);
+    }
+    note(if ctx.attempt() > 1 { "dead" } else { "fail" })?;
+    Err(TaskError::retry("as it was told to"))
 }

@@ -44,6 +44,7 @@ async fn work() -> Result<(), Error> {
         .register(tasks::steered)
         .register(tasks::sleepy)
         .register(tasks::punctual)
+        .register(tasks::book)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

@@ -9,6 +9,7 @@ mod drain;
 mod faults;
 mod foreign;
 mod lost_redis;
+mod ordering;
 mod periodic;
 mod poison;
 mod priority;

@@ -1,0 +1,269 @@
+//! Ordering keys: one of a key at a time, in order, whatever happens to the workers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use yadtq::{Call, Error, Retry, Revocation, Status};
+use yadtq_tests::{
+    process::Process,
+    tasks::{self, Record},
+    until,
+};
+
+use super::{Bench, worker_with};
+
+const WAIT: Duration = Duration::from_secs(90);
+const KEYS: u32 = 50;
+const EACH: u32 = 40;
+
+/// The lines that tasks and the test wrote, in the order in which things happened.
+struct Book(PathBuf);
+
+impl Book {
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        // The last one may be half written.
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    }
+
+    fn ended(&self) -> usize {
+        self.lines().iter().filter(|line| line.starts_with("end ")).count()
+    }
+
+    async fn until_ended(&self, count: usize) {
+        until(&format!("{count} tasks have ended"), async || (self.ended() >= count).then_some(())).await;
+    }
+
+    /// Kills a worker: what it ran is over when the line is written.
+    async fn kill(&self, worker: &mut Process) {
+        let pid = worker.pid();
+        worker.kill().await;
+        Record::open(&self.0).and_then(|record| record.line(&format!("killed {pid}"))).expect("written");
+    }
+}
+
+/// One execution.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    number: u32,
+    attempt: u32,
+    pid: u32,
+}
+
+/// What is known of a key.
+#[derive(Default)]
+struct Line {
+    open: Option<Run>,
+    /// How the latest one ended, and whether it was for good.
+    last: Option<(Run, bool)>,
+}
+
+/// How often work was cut off, or done again.
+#[derive(Debug, Default)]
+struct Checked {
+    cut_off: usize,
+    again: usize,
+    retried_elsewhere: usize,
+}
+
+/// Holds every execution to the promise; tells what happened.
+fn check(lines: &[String]) -> Checked {
+    let mut keys = HashMap::<u32, Line>::new();
+    let (mut killed, mut checked) = (HashSet::new(), Checked::default());
+    for line in lines {
+        let mut words = line.split(' ');
+        let what = words.next().expect("a word");
+        let numbers: Vec<u32> = words.map(|word| word.parse().expect("a number")).collect();
+        let [key, number, attempt, pid] = numbers[..] else {
+            killed.insert(numbers[0]);
+            continue;
+        };
+        let run = Run { number, attempt, pid };
+        let Line { open, last } = keys.entry(key).or_default();
+        if what != "start" {
+            let begun = open.take().unwrap_or_else(|| panic!("key {key}: {run:?} ends, and never began"));
+            assert_eq!((begun.number, begun.attempt, begun.pid), (number, attempt, pid), "key {key}: another one ends");
+            *last = Some((run, what != "fail"));
+            continue;
+        }
+        if let Some(other) = open.replace(run) {
+            assert!(killed.contains(&other.pid), "key {key}: {run:?} begins while {other:?} runs");
+            assert_eq!(number, other.number, "key {key}: {run:?} begins before {other:?} has ended");
+            checked.cut_off += 1;
+        } else {
+            match *last {
+                Some((before, true)) if before.number == number => {
+                    assert!(killed.contains(&before.pid), "key {key}: {run:?} again, after {before:?} ended");
+                    checked.again += 1;
+                }
+                Some((before, true)) => assert_eq!(number, before.number + 1, "key {key}: {run:?} after {before:?}"),
+                Some((before, false)) => {
+                    assert_eq!(number, before.number, "key {key}: {run:?} overtakes the retry of {before:?}");
+                    let untold = attempt == before.attempt && killed.contains(&before.pid);
+                    assert!(untold || attempt == before.attempt + 1, "key {key}: {run:?} after {before:?}");
+                    checked.retried_elsewhere += usize::from(before.pid != pid);
+                }
+                None => assert_eq!(number, 0, "key {key} begins with {run:?}"),
+            }
+        }
+    }
+    assert_eq!(keys.len(), KEYS as usize);
+    for (key, Line { open, last }) in keys {
+        assert!(open.is_none(), "key {key}: {open:?} never ended");
+        let (last, for_good) = last.expect("it has begun");
+        assert!(for_good && last.number == EACH - 1, "key {key} ends with {last:?}");
+    }
+    checked
+}
+
+#[test]
+fn the_oracle_sees_what_must_not_be() {
+    let good = |key: u32| (0..EACH).flat_map(move |n| ["start", "end"].map(|what| format!("{what} {key} {n} 1 9")));
+    let all = || (0..KEYS).flat_map(good).collect::<Vec<_>>();
+    check(&all());
+    let refused = |change: fn(&mut Vec<String>)| {
+        let mut lines = all();
+        change(&mut lines);
+        std::panic::catch_unwind(|| check(&lines)).is_err()
+    };
+    assert!(refused(|lines| lines.swap(1, 2)), "two at once");
+    assert!(refused(|lines| drop(lines.drain(2..4))), "one is left out");
+    assert!(refused(|lines| lines[3] = "fail 0 1 1 9".to_owned()), "a successor overtakes a retry");
+    assert!(refused(|lines| drop(lines.splice(4..4, ["start 0 0 1 9".to_owned(), "end 0 0 1 9".to_owned()]))), "again");
+    assert!(refused(|lines| drop(lines.pop())), "the last one never ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_a_key_at_a_time_and_in_order_through_kills_and_rebalances() {
+    let bench = Bench::new("order").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let book = Book(directory.path().join("book"));
+    let env = bench.env.clone().with("TEST_RECORD", book.0.to_str().expect("UTF-8"));
+    let start = || worker_with(&env);
+    let (mut first, mut second, mut third) = (start(), start(), start());
+    for worker in [&first, &second, &third] {
+        worker.event("partitions_assigned", |event| event["queue"] == "default").await;
+    }
+    // Every tenth fails once, and one for good.
+    let failures = |key: u32, n: u32| if (key, n) == (7, 5) { 2 } else { u32::from((key * 7 + n).is_multiple_of(10)) };
+    let call = |n: u32, key: u32| {
+        let ms = u64::from((key * 31 + n * 17) % 40);
+        tasks::book.call(key, n, ms, failures(key, n)).ordering_key(format!("key-{key}"))
+    };
+    let calls = (0..EACH).flat_map(|n| (0..KEYS).map(move |key| call(n, key)));
+    let handles = bench.client.send_many(calls).await;
+    book.until_ended(400).await;
+    book.kill(&mut first).await;
+    book.until_ended(700).await;
+    let fourth = start();
+    fourth.event("partitions_assigned", |event| event["queue"] == "default").await;
+    book.until_ended(1_000).await;
+    book.kill(&mut second).await;
+    book.until_ended(1_200).await;
+    third.signal(Signal::TERM);
+    assert!(third.end().await, "it ends well");
+    let mut failed = 0;
+    for handle in handles {
+        match handle.expect("acknowledged").wait(WAIT).await {
+            Ok(_) => {}
+            Err(Error::TaskFailed { .. }) => failed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(failed, 1, "the one that fails for good");
+    let checked = check(&book.lines());
+    println!("{checked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_key_holds_up_no_other() {
+    let bench = Bench::new("stuck").await;
+    let worker = worker_with(&bench.env.clone().with("TEST_SLOTS", "1"));
+    worker.event("partitions_assigned", |_| true).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("ready");
+    let client = &bench.client;
+    // One snoozes in its place, one waits there for a retry that is far away.
+    let snoozing = tasks::sleepy.call(file.clone()).ordering_key("snoozing").send(client).await.expect("acknowledged");
+    let day = Duration::from_secs(24 * 3_600);
+    let failing = Call::<(u32, String)>::named("flaky", (1,)).retry(Retry::new().base(365 * day).cap(365 * day));
+    let failing = failing.ordering_key("failing").send(client).await.expect("acknowledged");
+    let behind = |key: &str| tasks::nap.call(1).ordering_key(key);
+    let after_snooze = behind("snoozing").send(client).await.expect("acknowledged");
+    let after_failure = behind("failing").send(client).await.expect("acknowledged");
+    until("it snoozes again", async || (worker.events("task_parked").len() >= 2).then_some(())).await;
+    worker.event("task_retrying", |_| true).await;
+    // In all partitions, so also behind those two.
+    let keyless = (0..100).map(|_| tasks::nap.call(1));
+    let others = (0..100).map(|n| behind(&format!("other-{}", n % 50))).chain(keyless);
+    for handle in client.send_many(others).await {
+        handle.expect("acknowledged").wait(WAIT).await.expect("nothing is in its way");
+    }
+    for handle in [&after_snooze, &after_failure] {
+        assert_eq!(handle.status().await.expect("redis answers"), Status::Queued, "it waits for its turn");
+    }
+    assert_eq!(failing.status().await.expect("redis answers"), Status::Retrying);
+    std::fs::write(&file, "").expect("written");
+    assert_eq!(snoozing.wait(WAIT).await.expect("it runs"), 1, "its first attempt");
+    after_snooze.wait(WAIT).await.expect("its turn");
+    // Whoever ends the head lets the next one go.
+    assert_eq!(failing.revoke().await.expect("an answer"), Revocation::Revoked);
+    after_failure.wait(WAIT).await.expect("its turn");
+    assert!(client.admin().scheduled(10).await.expect("kafka answers").tasks.is_empty(), "nothing was moved elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_in_place_outlives_its_worker() {
+    let bench = Bench::new("inplace").await;
+    let mut worker = bench.ready_worker().await;
+    let slow = Retry::new().max(1).base(Duration::from_secs(60)).cap(Duration::from_secs(60));
+    let mut lines = Vec::new();
+    // Several, so that one of them waits for long: jitter may give any of them no time at all.
+    for n in 0..8 {
+        let call = |task: &str| Call::<(u32, String)>::named(task.to_owned(), (1,)).ordering_key(format!("k{n}"));
+        let head = call("flaky").retry(slow).send(&bench.client).await.expect("acknowledged");
+        let next = tasks::nap.call(1).ordering_key(format!("k{n}")).send(&bench.client).await.expect("acknowledged");
+        lines.push((head, next));
+    }
+    until("all have failed once", async || (worker.events("task_retrying").len() == 8).then_some(())).await;
+    worker.kill().await;
+    let next_owner = bench.worker();
+    for (head, next) in lines {
+        let info = bench.client.admin().task(head.id()).await.expect("redis answers").expect("a record");
+        let due = info.eta;
+        assert_eq!(head.wait(WAIT).await.expect("its second attempt").0, 2);
+        assert!(due.is_none_or(|due| yadtq_tests::now_ms() >= due), "not before its time");
+        next.wait(WAIT).await.expect("its turn");
+        let at = |id: &yadtq::TaskId, name: &str| {
+            next_owner.output().iter().position(|line| line.contains(name) && line.contains(id.as_str()))
+        };
+        if let (Some(ended), Some(begun)) = (at(head.id(), "task_succeeded"), at(next.id(), "task_started")) {
+            assert!(ended < begun, "the successor waits for the second attempt");
+        }
+    }
+    let attempts = next_owner.events("task_started").iter().filter(|event| event["task"] == "flaky").count();
+    assert!(attempts > 0, "the next owner makes attempts");
+    assert!(next_owner.events("task_started").iter().all(|event| event["task"] != "flaky" || event["attempt"] == 2));
+}
+
+#[tokio::test]
+async fn an_order_that_means_nothing_is_refused() {
+    let client = yadtq::Client::embedded();
+    let call = || tasks::nap.call(1).ordering_key("k");
+    let refused = [
+        tasks::nap.call(1).ordering_key(""),
+        tasks::nap.call(1).ordering_key("k".repeat(257)),
+        call().priority(yadtq::Priority::High),
+        call().countdown(Duration::from_secs(1)),
+        call().eta(std::time::SystemTime::UNIX_EPOCH),
+    ];
+    for call in refused {
+        let error = call.send(&client).await.expect_err("it is refused");
+        assert!(error.to_string().contains("ordering_key"), "{error}");
+    }
+    call().unique("once", Duration::from_secs(60)).send(&client).await.expect("a unique one may have its order");
+}
