@@ -162,6 +162,15 @@ fn dead_letters() {
 }
 
 #[test]
+fn ordering() {
+    let said = said(example("ordering"));
+    let of = |customer: &str| said.lines().filter(|line| line.starts_with(customer)).collect::<Vec<_>>();
+    assert_eq!(of("ada"), ["ada: 100", "ada: 200 fails, and is tried again in its place", "ada: 200", "ada: 300"]);
+    assert_eq!(of("bob"), ["bob: 1000", "bob: 2000"]);
+    assert!(said.contains("refused: ") && said.contains("`countdown`"), "{said}");
+}
+
+#[test]
 fn results() {
     let said = said(example("results"));
     for line in [

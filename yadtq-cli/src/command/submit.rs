@@ -39,6 +39,7 @@ Examples:
   yadtq submit remind ada --eta 2027-01-31T08:00:00Z --max-retries 10
   yadtq submit invoice 17 --unique order-17 --unique-ttl 1h
   yadtq submit send_code ada@example.org --priority high
+  yadtq submit book 17 500 --ordering-key customer-17
   yadtq submit add -- -1 2")]
 pub(crate) struct Submit {
     /// The task's name, as the worker registers it
@@ -63,6 +64,10 @@ pub(crate) struct Submit {
     /// How soon it runs beside others of its queue; a priority that the task's code declares is not known here
     #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(PRIORITIES).try_map(|name| name.parse::<Priority>()))]
     priority: Priority,
+
+    /// Run it after all tasks of the queue that were sent with this key before, one at a time: 1 to 256 bytes
+    #[arg(long, value_name = "KEY")]
+    ordering_key: Option<String>,
 
     /// The task's id, 1 to 128 bytes; sending a task again under its id is safe: it ends once [default: a UUIDv7]
     #[arg(long)]
@@ -136,6 +141,9 @@ impl Submit {
         let id = self.id.unwrap_or_else(TaskId::new);
         let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
         call = call.priority(self.priority);
+        if let Some(key) = &self.ordering_key {
+            call = call.ordering_key(key);
+        }
         if let Some(timeout) = self.run_timeout {
             call = call.timeout(*timeout);
         }

@@ -91,6 +91,21 @@ async fn every_priority_runs() {
 }
 
 #[tokio::test]
+async fn a_task_with_an_ordering_key_waits_for_the_one_before() {
+    let place = Place::new();
+    let first = place.yadtq(["submit", "hold", "--ordering-key", "customer-17", "--id", "first"]).await;
+    first.exits(0).prints("first\n");
+    place.yadtq(["submit", "add", "1", "2", "--ordering-key", "customer-17", "--id", "next"]).await.exits(0);
+    let worker = place.worker().await;
+    place.yadtq(["submit", "add", "3", "4", "--wait", "--timeout", "30s"]).await.exits(0).prints("7\n");
+    let status = place.yadtq(["status", "next", "--json"]).await.exits(0).json();
+    assert_eq!(status["status"], "queued", "{status}");
+    place.yadtq(["revoke", "first"]).await.exits(0);
+    place.yadtq(["result", "next", "--wait", "--timeout", "30s"]).await.exits(0).prints("3\n");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     let place = Place::new();
     let refused = |ran: crate::support::Ran, words: &str| ran.exits(2).mentions("error: ").mentions(words).prints("");
@@ -107,6 +122,8 @@ async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     refused(place.yadtq(["submit", "add", "--unique-ttl", "1h"]).await, "--unique");
     refused(place.yadtq(["submit", "add", "--unique", "k", "--unique-ttl", "0s"]).await, "1 s to 365 days");
     refused(place.yadtq(["submit", "add", "--unique", "", "--unique-ttl", "1h"]).await, "1 to 256 bytes");
+    refused(place.yadtq(["submit", "add", "--ordering-key", ""]).await, "1 to 256 bytes");
+    refused(place.yadtq(["submit", "add", "--ordering-key", "k", "--priority", "low"]).await, "beside `priority` low");
     refused(place.yadtq(["submit", "add", "--priority", "urgent"]).await, "possible values: high, normal, low");
     let large = format!("[\"{}\"]", "x".repeat(1_000_000));
     refused(place.with_stdin(["submit", "add", "--args-json", "-"], &large).await, "send a reference to the data");
