@@ -233,8 +233,9 @@ impl Control {
             Body::Blocking(body) => {
                 self.tasks.spawn_blocking(move || {
                     let run = || span.in_scope(|| client.scope_blocking(|| run_blocking(body, ctx, &args)));
-                    let ended = catch_unwind(AssertUnwindSafe(run));
-                    reporter.tell(ended.unwrap_or_else(|panic| Ended::Panicked(message(&*panic))));
+                    let run = || catch_unwind(AssertUnwindSafe(run));
+                    let ended = || run().unwrap_or_else(|panic| Ended::Panicked(message(&*panic)));
+                    reporter.tell(within(limit, ended));
                 });
                 if let Some(limit) = limit {
                     run.timer = Some(self.later.insert(Due::Overrun(id.clone(), token), limit.min(LONGEST)));
@@ -288,6 +289,14 @@ fn run_blocking(body: fn(Context, Reader<'_>) -> Result<RunBlocking, ArgsError>,
     }
 }
 
+/// One that took too long has failed, also if the control loop had no time to notice while it ran.
+fn within(limit: Option<Duration>, run: impl FnOnce() -> Ended) -> Ended {
+    let begun = Instant::now();
+    let ended = run();
+    let took = begun.elapsed();
+    if limit.is_some_and(|limit| took > limit) { Ended::TimedOut(took) } else { ended }
+}
+
 /// Tells the control loop how a run ended, also if its future is dropped.
 struct Reporter {
     finish: Option<Finish>,
@@ -318,4 +327,23 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocking_run_is_held_to_its_timeout() {
+        let nap = |limit| {
+            within(limit, || {
+                std::thread::sleep(Duration::from_millis(20));
+                Ended::Returned(Ok("1".to_owned()))
+            })
+        };
+        assert!(matches!(nap(Some(Duration::from_millis(5))), Ended::TimedOut(took) if took.as_millis() >= 20));
+        assert!(matches!(nap(Some(Duration::from_secs(60))), Ended::Returned(Ok(_))));
+        assert!(matches!(nap(None), Ended::Returned(Ok(_))));
+    }
 }
