@@ -24,6 +24,8 @@ pub const CURED: &str = "cured";
 pub const BEAT: &str = "beat";
 /// Its interval in seconds.
 pub const BEAT_SECONDS: u64 = 2;
+/// The queue that is purged.
+pub const PURGED: &str = "soak-purged";
 
 /// The directory that the processes of a soak share: the journal, and the cures of tasks that fail.
 #[derive(Debug)]
@@ -42,6 +44,10 @@ pub enum What {
     End,
     /// The process was killed: nothing of it follows.
     Killed,
+    /// All queues that are in use are paused.
+    Paused,
+    /// They are about to go on.
+    Resumed,
 }
 
 /// A line of the journal.
@@ -77,13 +83,13 @@ impl Soak {
         Ok(Self { directory: directory.to_owned(), journal })
     }
 
-    /// Notes that a process was killed.
+    /// Notes something that is no run.
     ///
     /// # Errors
     /// The journal cannot be written.
-    pub fn killed(&self, pid: u32) -> std::io::Result<()> {
+    pub fn mark(&self, what: What, pid: u32) -> std::io::Result<()> {
         let (id, task) = (String::new(), String::new());
-        self.write(&Note { at: now_ms(), what: What::Killed, pid, id, task, attempt: 0, token: 0 })
+        self.write(&Note { at: now_ms(), what, pid, id, task, attempt: 0, token: 0 })
     }
 
     /// From now on, this task succeeds.
@@ -92,6 +98,14 @@ impl Soak {
     /// The directory cannot be written.
     pub fn cure(&self, id: &TaskId) -> std::io::Result<()> {
         File::create(self.directory.join(format!("cure-{id}"))).map(drop)
+    }
+
+    /// How long the journal is, in bytes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn length(&self) -> std::io::Result<u64> {
+        Ok(self.journal.metadata()?.len())
     }
 
     /// All notes so far.
@@ -132,6 +146,8 @@ pub fn register(worker: WorkerBuilder, soak: Soak) -> WorkerBuilder {
         .register(soak_dawdle)
         .register(soak_doze)
         .register(soak_overrun)
+        .register(soak_purged)
+        .register(soak_switched)
         .state(Arc::new(soak))
         .periodic(Periodic::every(BEAT, Duration::from_secs(BEAT_SECONDS), soak_sum.call(1, 1)).missed(Missed::RunOnce))
 }
@@ -223,10 +239,22 @@ pub fn soak_doze(ctx: Context, ms: u64) -> Outcome {
 }
 
 /// Takes too long on the blocking pool.
-#[yadtq::task(timeout = "100ms", max_retries = 0)]
+#[yadtq::task(timeout = "300ms", max_retries = 0)]
 pub fn soak_overrun(ctx: Context) -> Outcome {
     noted_blocking(&ctx, || {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(600));
         Ok(Value::Null)
     })
+}
+
+/// Is in a queue that is purged.
+#[yadtq::task(queue = "soak-purged")]
+pub async fn soak_purged(ctx: Context) -> Outcome {
+    noted(&ctx, async { Ok(Value::Null) }).await
+}
+
+/// Is disabled at times.
+#[yadtq::task]
+pub async fn soak_switched(ctx: Context) -> Outcome {
+    noted(&ctx, async { Ok(Value::Null) }).await
 }

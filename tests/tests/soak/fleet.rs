@@ -12,7 +12,11 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
-use yadtq_tests::{PATIENCE, process::Env, soak::Soak};
+use yadtq_tests::{
+    PATIENCE,
+    process::Env,
+    soak::{Soak, What},
+};
 
 /// How many run at any time.
 const WORKERS: usize = 3;
@@ -70,7 +74,7 @@ impl Fleet {
             return format!("worker {pid} was told to end");
         }
         victim.kill().await.expect("it can be killed");
-        self.soak.killed(pid).expect("the journal can be written");
+        self.soak.mark(What::Killed, pid).expect("the journal can be written");
         self.killed.push(pid);
         self.start_one();
         format!("worker {pid} was killed")

@@ -10,11 +10,12 @@ use yadtq_tests::{now_ms, soak::CURED, soak::Soak};
 use super::ledger::{Ledger, Outcome};
 
 /// How long a sender waits before it asks a server again.
-const AGAIN: Duration = Duration::from_millis(200);
+pub const AGAIN: Duration = Duration::from_millis(200);
 /// Many, but no more letters than a page may have.
 const PAGE: usize = 10_000;
 
-const NO_ARGS: [u8; 0] = [];
+/// Of a task without parameters.
+pub const NO_ARGS: [u8; 0] = [];
 
 /// Everything that senders share.
 pub struct Load {
@@ -60,11 +61,13 @@ pub fn any(rng: &mut Rng) -> &'static str {
     unreachable!("it is below the sum of all shares")
 }
 
-fn success(value: impl Into<Value>) -> Vec<Outcome> {
+/// Only this.
+pub fn success(value: impl Into<Value>) -> Vec<Outcome> {
     vec![Outcome::Success(Some(value.into()))]
 }
 
-fn failure(kind: &str, attempts: u32) -> Vec<Outcome> {
+/// Only a failure.
+pub fn failure(kind: &str, attempts: u32) -> Vec<Outcome> {
     vec![Outcome::Failure(kind.to_owned(), attempts)]
 }
 
@@ -73,6 +76,11 @@ fn ms(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
 }
 
 impl Load {
+    /// A load for this client.
+    pub fn new(client: Client, soak: Soak) -> Self {
+        Self { client, ledger: Ledger::default(), soak }
+    }
+
     /// Sends a task of this kind, and sees it to its end.
     pub async fn run(self: Arc<Self>, kind: &'static str, mut rng: Rng) {
         let rng = &mut rng;
@@ -143,7 +151,8 @@ impl Load {
         self.see(handle).await;
     }
 
-    async fn send(&self, kind: &'static str, call: Call<Value>, allowed: Vec<Outcome>) -> TaskHandle<Value> {
+    /// Sends a task.
+    pub async fn send(&self, kind: &'static str, call: Call<Value>, allowed: Vec<Outcome>) -> TaskHandle<Value> {
         self.send_at(kind, call, allowed, 0).await
     }
 
@@ -166,7 +175,7 @@ impl Load {
     }
 
     /// Waits for its end.
-    async fn see(&self, mut handle: TaskHandle<Value>) {
+    pub async fn see(&self, mut handle: TaskHandle<Value>) {
         let id = handle.id().clone();
         loop {
             match handle.await {

@@ -14,7 +14,10 @@ use serde_json::Value;
 use yadtq::TaskId;
 use yadtq_tests::soak::{BEAT, BEAT_SECONDS, Note, What};
 
-use super::ledger::{Entry, Outcome};
+use super::{
+    ledger::{Entry, Outcome},
+    pauses,
+};
 
 /// Attempts of a task's name at most.
 fn most_attempts(task: &str) -> u32 {
@@ -22,7 +25,8 @@ fn most_attempts(task: &str) -> u32 {
         "soak_flaky" => 3,
         "soak_dawdle" => 2,
         // They steer their end themselves, or succeed.
-        "soak_sum" | "soak_fatal" | "soak_snooze" | "soak_obey" | "soak_count" | "soak_doze" | "soak_overrun" => 1,
+        "soak_sum" | "soak_fatal" | "soak_snooze" | "soak_obey" | "soak_count" | "soak_doze" | "soak_overrun"
+        | "soak_purged" | "soak_switched" => 1,
         other => panic!("{other} is no task of the soak"),
     }
 }
@@ -148,6 +152,7 @@ impl Evidence {
             }
         }
         self.letters_are_of_failures(&mut found);
+        pauses::check(&self.notes, &mut found);
         found
     }
 
@@ -214,7 +219,7 @@ impl<'a> Runs<'a> {
         for note in notes {
             match note.what {
                 What::Killed => drop(runs.killed.insert(note.pid)),
-                What::End => {}
+                What::End | What::Paused | What::Resumed => {}
                 What::Start => {
                     let id = note.id.as_str();
                     runs.first.entry(id).or_insert(note);
