@@ -274,6 +274,48 @@ async fn tasks_of_a_disabled_name_wait_and_block_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn orders_hold_for_tasks_that_keep_an_order() {
+    let bench = Bench::new("ordered").await;
+    let admin = bench.client.admin();
+    let send = async |count: u64| {
+        let calls = (0..count).map(|n| tasks::nap.call(0).queue("mail").ordering_key(format!("key-{}", n % 3)));
+        let handles = bench.client.send_many(calls).await;
+        handles.into_iter().map(|handle| handle.expect("acknowledged")).collect::<Vec<_>>()
+    };
+    admin.disable_task("nap", Disabled::Wait).await.expect("kafka answers");
+    let handles = send(300).await;
+    let workers = [ready(&bench).await];
+    workers[0].event("task_parked", |_| true).await;
+    tasks::doze
+        .call(1)
+        .queue("mail")
+        .send(&bench.client)
+        .await
+        .expect("acknowledged")
+        .wait(WAIT)
+        .await
+        .expect("it runs");
+    let begun = Instant::now();
+    assert!(admin.purge("mail").await.expect("kafka answers") >= 300);
+    for handle in &handles {
+        assert!(matches!(handle.wait(WAIT).await, Err(Error::Revoked { .. })));
+    }
+    println!("300 tasks of 3 keys were ended after {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let handles = send(30).await;
+    admin.enable_task("nap").await.expect("kafka answers");
+    for handle in &handles {
+        handle.wait(WAIT).await.expect("it runs");
+    }
+    println!("30 tasks of 3 keys had run {:?} after their name was enabled", begun.elapsed());
+    until("all starts are in the logs", async || {
+        let naps = workers[0].events("task_started").into_iter().filter(|event| event["task"] == "nap").count();
+        (naps == 30).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_of_a_disabled_name_may_become_dead_letters_instead() {
     let bench = Bench::new("disabledead").await;
     let admin = bench.client.admin();
