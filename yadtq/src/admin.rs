@@ -18,7 +18,7 @@ use crate::{
     broker::{Broker, QueueDepth},
     config::Config,
     core::{
-        lifecycle::TaskState,
+        lifecycle::{Status, TaskState},
         names::{Namespace, TaskId},
         ticks::Declared,
     },
@@ -257,7 +257,7 @@ impl TaskInfo {
             result: state.result.and_then(json),
             error: state.error.and_then(|text| serde_json::from_str(&text).ok()),
             progress: state.progress.and_then(|progress| json(progress.value)),
-            eta: state.eta.filter(|&eta| eta > 0),
+            eta: state.eta.filter(|_| matches!(state.status, Status::Scheduled | Status::Retrying)),
             queued_at: state.queued_at,
             started_at: state.started_at,
             finished_at: state.finished_at,

@@ -150,7 +150,8 @@ pub struct TaskState {
     pub result: Option<Arc<str>>,
     /// JSON text of the error: `{"kind", "message", "attempt"}`.
     pub error: Option<Arc<str>>,
-    /// When it may run, in ms since the Unix epoch, if it was told to wait.
+    /// When it may run, in ms since the Unix epoch, if it was told to wait. Kept while that is to come, also by a task that
+    /// was sent again and runs earlier: its end is remembered beyond that.
     pub eta: Option<u64>,
     /// How far the latest run is, or was when it was cut off.
     pub progress: Option<Progress>,
@@ -468,6 +469,8 @@ fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, de
     // The record of a task that goes on in place knows nothing of its later attempts.
     let known = slot.as_ref().filter(|state| state.seq == ask.seq).map_or(0, |state| state.attempt);
     let attempt = ask.attempt.max(known);
+    // Another record of the task still waits, and must find out that it has ended.
+    let eta = slot.as_ref().and_then(|state| state.eta).filter(|&eta| eta > now_ms);
     *slot = Some(TaskState {
         status: Status::Running,
         seq: ask.seq,
@@ -483,7 +486,7 @@ fn grant(slot: &mut Option<TaskState>, ask: &Ask, by: &Claimer, token: Token, de
         queue: Arc::clone(&ask.queue),
         result: None,
         error: None,
-        eta: None,
+        eta,
         progress: None,
         queued_at,
         started_at: Some(now_ms),

@@ -61,7 +61,7 @@ macro_rules! conformance_tests {
             a_hand_on_makes_way_for_the_next_record a_lost_record_can_be_handed_on_while_its_lease_is_fresh
             a_hand_on_in_place_keeps_the_record a_lost_record_can_be_kept_in_place
             revoke_of_what_waits_in_place
-            revoke_of_what_waits revoke_of_what_waits_for_its_time revoke_of_a_run revoke_of_what_nobody_has_seen
+            revoke_of_what_waits revoke_of_what_waits_for_its_time an_end_is_remembered_as_long_as_another_record_waits revoke_of_a_run revoke_of_what_nobody_has_seen
             a_replay_starts_over_under_the_next_seq a_replay_of_what_goes_on_or_has_not_failed_changes_nothing
             a_replay_lifts_a_revocation_and_needs_no_memory
             ttls_follow_the_transitions a_spoiled_key_fails_alone a_thousand_at_once ids_and_results_are_bytes
@@ -498,7 +498,7 @@ async fn a_hand_on_makes_way_for_the_next_record(store: &dyn Subject) {
     let second = Arc::new(Ask { seq: 2, attempt: 2, nonce: 9, task: "add".into(), queue: "default".into() });
     let token = granted(store, &id, &second).await;
     let state = read(store, &id).await.unwrap();
-    assert_eq!((state.status, state.error, state.eta, state.hand_on), (Status::Running, None, None, None));
+    assert_eq!((state.status, state.error, state.eta, state.hand_on), (Status::Running, None, Some(due), None));
     assert_eq!(only(store.hand_on(&[held()]).await), HandedOn::Stale, "by now another run has it");
     assert_eq!(claim(store, &worker("w2"), &id, &first).await, Claim::Done);
     // A run that was asked to end does not go on.
@@ -536,6 +536,21 @@ async fn revoke_of_what_waits_for_its_time(store: &dyn Subject) {
         assert!(ttl_ms > ttl::WAITING + 29 * 24 * 3_600_000, "{ttl_ms}: the marker outlives the wait");
     }
     assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
+}
+
+async fn an_end_is_remembered_as_long_as_another_record_waits(store: &dyn Subject) {
+    let id = TaskId::new();
+    let eta = store.now_us().await.unwrap() / 1_000 + 30 * 24 * 3_600_000;
+    let task =
+        Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: Some(eta) };
+    store.submit(&[task]).await.unwrap();
+    // Sent again under its id, without a delay.
+    let now = ask(1, 1);
+    let token = granted(store, &id, &now).await;
+    assert_eq!(only(store.complete(&[success(lease(&id, &now, token, true), "3")]).await), Verdict::Recorded);
+    let ttl_ms = store.ttl_ms(&id).await;
+    assert!(ttl_ms > ttl::RESULT + 29 * 24 * 3_600_000, "{ttl_ms}: beyond the time of the other record");
+    assert_eq!(claim(store, &worker("w2"), &id, &ask(1, 2)).await, Claim::Done);
 }
 
 async fn revoke_of_a_run(store: &dyn Subject) {

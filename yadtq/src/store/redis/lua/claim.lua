@@ -35,7 +35,9 @@ local function grant(key, arg, token, status, deliveries, attempt)
   -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
   if status ~= 'queued' then
     if status then
-      call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'eta', 'finished-at', 'progress', 'progress-number')
+      call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at', 'progress', 'progress-number')
+      -- Else another record of the task still waits, and must find out that it has ended.
+      if (tonumber(call('HGET', key, 'eta')) or 0) <= now_ms then call('HDEL', key, 'eta') end
     end
     call('PEXPIRE', key, waiting_ttl)
   end
@@ -45,7 +47,8 @@ end
 
 local function finish(key)
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
-  call('PEXPIRE', key, ended_ttl)
+  local wait = math.max((tonumber(call('HGET', key, 'eta')) or 0) - now_ms, 0)
+  call('PEXPIRE', key, format('%.0f', wait + ended_ttl))
 end
 
 local function running(key, arg, token, deliveries, attempt)

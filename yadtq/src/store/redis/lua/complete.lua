@@ -10,7 +10,8 @@
 -- be sent), then id, result and error, each with its length in front (1, 4 and 4 bytes, little endian).
 local call, try, pack, sub = redis.call, redis.pcall, struct.pack, string.sub
 local time = call('TIME')
-local now_ms = string.format('%.0f', math.floor((time[1] * 1000000 + time[2]) / 1000))
+local now = math.floor((time[1] * 1000000 + time[2]) / 1000)
+local now_ms = string.format('%.0f', now)
 local channel_prefix, id_at, max_reply = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local boxes, channels = {}, {}
 
@@ -32,7 +33,7 @@ end
 
 local function complete(key, arg)
   local token = ARGV[arg]
-  local h = try('HMGET', key, 'status', 'token', 'waiters')
+  local h = try('HMGET', key, 'status', 'token', 'waiters', 'eta')
   if h.err then return h.err end
   local status = h[1]
   if status then
@@ -57,7 +58,10 @@ local function complete(key, arg)
   if hand_on ~= '' then call('HSET', key, 'hand-on', hand_on) end
   -- A run has no result, error or hand-on of an earlier one: `claim.lua` takes them away.
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
-  call('PEXPIRE', key, ARGV[arg + 6])
+  local ttl, eta = ARGV[arg + 6], tonumber(h[4])
+  -- Another record of the task still waits, and must find out that it has ended.
+  if eta and eta > now then ttl = string.format('%.0f', eta - now + ttl) end
+  call('PEXPIRE', key, ttl)
 
   local client, waiters = ARGV[arg + 7], h[3]
   if client ~= '' or waiters then
