@@ -146,6 +146,7 @@ pub fn register(worker: WorkerBuilder, soak: Soak) -> WorkerBuilder {
         .register(soak_dawdle)
         .register(soak_doze)
         .register(soak_overrun)
+        .register(soak_ordered)
         .register(soak_purged)
         .register(soak_switched)
         .state(Arc::new(soak))
@@ -245,6 +246,14 @@ pub fn soak_overrun(ctx: Context) -> Outcome {
         std::thread::sleep(Duration::from_millis(600));
         Ok(Value::Null)
     })
+}
+
+/// Fails at its first attempts, in the order of its key.
+#[yadtq::task(max_retries = 2, retry_base = "50ms")]
+pub async fn soak_ordered(ctx: Context, failures: u32) -> Outcome {
+    let attempt = ctx.attempt();
+    let work = async { if attempt <= failures { Err(TaskError::retry("not yet")) } else { Ok(attempt.into()) } };
+    noted(&ctx, work).await
 }
 
 /// Is in a queue that is purged.

@@ -56,6 +56,8 @@ pub struct Entry {
     pub not_before: u64,
     /// Whether it must never start.
     pub never: bool,
+    /// Its ordering key, and its number in that line.
+    pub line: Option<(usize, u64)>,
     /// How it ended.
     pub outcome: Option<Outcome>,
     /// Whether it failed once, and was replayed.
@@ -72,7 +74,7 @@ pub struct Ledger {
 impl Ledger {
     /// Notes a task that was sent. One that is known already stays as it is.
     pub fn sent(&self, id: &TaskId, kind: &'static str, allowed: Vec<Outcome>, not_before: u64) {
-        let entry = Entry { kind, allowed, not_before, never: false, outcome: None, replayed: false };
+        let entry = Entry { kind, allowed, not_before, never: false, line: None, outcome: None, replayed: false };
         self.lock().entry(id.clone()).or_insert(entry);
     }
 
@@ -81,6 +83,11 @@ impl Ledger {
         if let Some(entry) = self.lock().get_mut(id) {
             (entry.allowed, entry.never) = (allowed, never);
         }
+    }
+
+    /// Notes where in the line of its ordering key a task stands.
+    pub fn in_line(&self, id: &TaskId, key: usize, number: u64) {
+        self.lock().entry(id.clone()).and_modify(|entry| entry.line = Some((key, number)));
     }
 
     /// How a task ended, if it has.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use serde_json::Value;
+use tokio::sync::Mutex;
 use yadtq::{Call, Client, Error, Priority, Revocation, Status, TaskHandle, TaskId};
 use yadtq_tests::{now_ms, soak::CURED, soak::Soak};
 
@@ -16,6 +17,8 @@ const PAGE: usize = 10_000;
 
 /// Of a task without parameters.
 pub const NO_ARGS: [u8; 0] = [];
+/// Ordering keys.
+const LINES: usize = 8;
 
 /// Everything that senders share.
 pub struct Load {
@@ -25,10 +28,12 @@ pub struct Load {
     pub ledger: Ledger,
     /// Cures.
     pub soak: Soak,
+    /// By ordering key how many were sent; locked while one is, for its place.
+    lines: [Mutex<u64>; LINES],
 }
 
 /// What a sender does, and how often, beside the others.
-const KINDS: [(&str, u32); 18] = [
+const KINDS: [(&str, u32); 19] = [
     ("sum", 30),
     ("priority", 15),
     ("ignored", 5),
@@ -47,6 +52,7 @@ const KINDS: [(&str, u32); 18] = [
     ("timeout", 2),
     ("blocking", 4),
     ("overrun", 1),
+    ("ordered", 8),
 ];
 
 /// A kind by its share.
@@ -78,7 +84,7 @@ fn ms(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
 impl Load {
     /// A load for this client.
     pub fn new(client: Client, soak: Soak) -> Self {
-        Self { client, ledger: Ledger::default(), soak }
+        Self { client, ledger: Ledger::default(), soak, lines: Default::default() }
     }
 
     /// Sends a task of this kind, and sees it to its end.
@@ -146,6 +152,7 @@ impl Load {
                 self.send(kind, Call::named("soak_doze", (time,)), success(time)).await
             }
             "overrun" => self.send(kind, Call::named("soak_overrun", NO_ARGS), failure("timeout", 1)).await,
+            "ordered" => self.ordered(kind, rng.usize(..LINES), [0, 0, 0, 1, 2, 9][rng.usize(..6)]).await,
             _ => self.send(kind, sum(), success(a + b)).await,
         };
         self.see(handle).await;
@@ -213,6 +220,17 @@ impl Load {
                 _ => tokio::time::sleep(AGAIN).await,
             }
         }
+    }
+
+    /// The next one in its line.
+    async fn ordered(&self, kind: &'static str, key: usize, failures: u32) -> TaskHandle<Value> {
+        let allowed = if failures > 2 { failure("error", 3) } else { success(failures + 1) };
+        let call = Call::named("soak_ordered", (failures,)).ordering_key(format!("line {key}"));
+        let mut number = self.lines[key].lock().await;
+        let handle = self.send(kind, call, allowed).await;
+        self.ledger.in_line(handle.id(), key, *number);
+        *number += 1;
+        handle
     }
 
     /// Three calls of one key at once are one task.

@@ -8,6 +8,7 @@ mod fleet;
 mod ledger;
 mod load;
 mod oracle;
+mod order;
 mod pauses;
 mod scenes;
 mod summary;

@@ -16,13 +16,13 @@ use yadtq_tests::soak::{BEAT, BEAT_SECONDS, Note, What};
 
 use super::{
     ledger::{Entry, Outcome},
-    pauses,
+    order, pauses,
 };
 
 /// Attempts of a task's name at most.
 fn most_attempts(task: &str) -> u32 {
     match task {
-        "soak_flaky" => 3,
+        "soak_flaky" | "soak_ordered" => 3,
         "soak_dawdle" => 2,
         // They steer their end themselves, or succeed.
         "soak_sum" | "soak_fatal" | "soak_snooze" | "soak_obey" | "soak_count" | "soak_doze" | "soak_overrun"
@@ -152,6 +152,7 @@ impl Evidence {
             }
         }
         self.letters_are_of_failures(&mut found);
+        order::check(&self.entries, &self.notes, &mut found);
         pauses::check(&self.notes, &mut found);
         found
     }
@@ -256,6 +257,7 @@ mod tests {
             allowed: vec![sum.clone()],
             not_before: 0,
             never: false,
+            line: None,
             outcome: Some(sum),
             replayed: false,
         };
