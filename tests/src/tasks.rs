@@ -244,3 +244,28 @@ pub async fn book(ctx: Context, key: u32, number: u32, ms: u64, failures: u32) -
     note(if ctx.attempt() > 1 { "dead" } else { "fail" })?;
     Err(TaskError::retry("as it was told to"))
 }
+
+/// Starts fifty times a second, over all workers.
+#[yadtq::task(rate_limit = "50/s", rate_burst = 5)]
+pub async fn paced(n: u64) -> u64 {
+    n
+}
+
+/// Starts twenty times a second for each user.
+#[yadtq::task(rate_limit = "20/s", limit_key = "user")]
+pub async fn per_user(n: u64, user: String) -> u64 {
+    n + u64::try_from(user.len()).unwrap_or(0)
+}
+
+/// Runs four times at once, over all workers.
+#[yadtq::task(max_running = 4)]
+pub async fn few(ms: u64) -> u64 {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    ms
+}
+
+/// Starts once a minute, and kills the worker that runs it.
+#[yadtq::task(rate_limit = "1/m")]
+pub async fn crash_seldom() {
+    std::process::abort();
+}

@@ -37,14 +37,32 @@ pub(crate) struct Options {
     pub(crate) retry_cap: Option<Duration>,
     /// Tells which errors are worth a retry.
     pub(crate) retry_if: Option<Path>,
+    /// How often it starts.
+    pub(crate) rate_limit: Option<Rate>,
+    /// How many of it start at once.
+    pub(crate) rate_burst: Option<u32>,
+    /// How many of it run at once.
+    pub(crate) max_running: Option<u32>,
+    /// The parameter each value of which has limits of its own.
+    pub(crate) limit_key: Option<LitStr>,
     /// Where the generated code finds YADTQ.
     pub(crate) yadtq: Path,
+}
+
+/// So many starts in a time: a constructor of `yadtq::Rate`.
+pub(crate) struct Rate {
+    pub(crate) count: u64,
+    pub(crate) per: Ident,
 }
 
 const NAME_BYTES: usize = 200;
 const QUEUE_BYTES: usize = 100;
 const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 const MOST_RETRIES: u32 = 1_000;
+/// The same limits as `yadtq::Rate` and the worker's builder.
+const MOST_PER_SECOND: u64 = 10_000;
+const MOST_BURST: u32 = 100_000;
+const MOST_RUNNING: u32 = 1_000_000;
 const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
 
 impl Options {
@@ -62,6 +80,10 @@ impl Options {
             retry_base: None,
             retry_cap: None,
             retry_if: None,
+            rate_limit: None,
+            rate_burst: None,
+            max_running: None,
+            limit_key: None,
             yadtq: parse_quote!(::yadtq),
         };
         let mut seen = Vec::<String>::new();
@@ -85,7 +107,13 @@ impl Options {
             seen.push(name);
         }
         if options.retry_base.zip(options.retry_cap).is_some_and(|(base, cap)| base > cap) {
-            errors.at(all, "`retry_base` is longer than `retry_cap`, the longest wait between two attempts");
+            errors.at(&all, "`retry_base` is longer than `retry_cap`, the longest wait between two attempts");
+        }
+        if options.rate_burst.is_some() && !seen.iter().any(|name| name == "rate_limit") {
+            errors.at(&all, "`rate_burst` says how many start at once under a rate; add `rate_limit = \"10/s\"`");
+        }
+        if options.limit_key.is_some() && !seen.iter().any(|name| name == "rate_limit" || name == "max_running") {
+            errors.at(&all, "`limit_key` tells limits apart, and there is none; add `rate_limit` or `max_running`");
         }
         options
     }
@@ -103,10 +131,14 @@ impl Options {
             "retry_base" => self.retry_base = Some(wait(&text(key, value, "1s")?)?),
             "retry_cap" => self.retry_cap = Some(wait(&text(key, value, "10m")?)?),
             "retry_if" => self.retry_if = Some(function(value)?),
+            "rate_limit" => self.rate_limit = Some(rate(&text(key, value, "10/s")?)?),
+            "rate_burst" => self.rate_burst = Some(number(key, value, 20, MOST_BURST)?),
+            "max_running" => self.max_running = Some(number(key, value, 5, MOST_RUNNING)?),
+            "limit_key" => self.limit_key = Some(text(key, value, "user_id")?),
             "crate" => self.yadtq = path(value)?,
             unknown => {
                 let message = format!(
-                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `max_retries`, `retry_base`, `retry_cap`, `retry_if`, `crate`"
+                    "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `max_retries`, `retry_base`, `retry_cap`, `retry_if`, `rate_limit`, `rate_burst`, `max_running`, `limit_key`, `crate`"
                 );
                 return Err(syn::Error::new_spanned(key, message));
             }
@@ -140,6 +172,10 @@ impl Setting {
                 "retry_base" => "retry_base = \"1s\"",
                 "retry_cap" => "retry_cap = \"10m\"",
                 "retry_if" => "retry_if = is_transient",
+                "rate_limit" => "rate_limit = \"10/s\"",
+                "rate_burst" => "rate_burst = 20",
+                "max_running" => "max_running = 5",
+                "limit_key" => "limit_key = \"user_id\"",
                 "crate" => "crate = my_crate::yadtq",
                 _ => "queue = \"mail\"",
             };
@@ -265,6 +301,38 @@ fn max_retries(key: &Ident, value: TokenStream) -> syn::Result<u32> {
             let problem = format!("a task is tried again at most {MOST_RETRIES} times; more would never end");
             Err(syn::Error::new_spanned(literal, problem))
         }
+    }
+}
+
+fn rate(literal: &LitStr) -> syn::Result<Rate> {
+    let text = literal.value();
+    let refused = |problem: &str| syn::Error::new_spanned(literal, problem);
+    let read = text.split_once('/').and_then(|(count, unit)| {
+        let (per, seconds) = match unit.trim() {
+            "s" => ("per_second", 1),
+            "m" => ("per_minute", 60),
+            "h" => ("per_hour", 3_600),
+            _ => return None,
+        };
+        Some((count.trim().parse::<u64>().ok()?, per, seconds))
+    });
+    match read {
+        None => Err(refused(&format!("`{text}` is no rate; write it as `10/s`, `100/m` or `5/h`"))),
+        Some((0, ..)) => Err(refused("a rate of zero would let nothing start; remove the option for no limit")),
+        Some((count, _, seconds)) if count > MOST_PER_SECOND * seconds => {
+            Err(refused(&format!("a rate is at most {MOST_PER_SECOND}/s; remove the option for no limit")))
+        }
+        Some((count, per, _)) => Ok(Rate { count, per: Ident::new(per, literal.span()) }),
+    }
+}
+
+fn number(key: &Ident, value: TokenStream, example: u32, most: u32) -> syn::Result<u32> {
+    let literal: LitInt = syn::parse2(value.clone()).map_err(|_| {
+        syn::Error::new_spanned(&value, format!("`{key}` takes a whole number, such as `{key} = {example}`"))
+    })?;
+    match literal.base10_parse::<u32>() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(syn::Error::new_spanned(literal, format!("`{key}` is a number from 1 to {most}"))),
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Path, ext::IdentExt, spanned::Spanned};
+use syn::{LitStr, Path, ext::IdentExt, spanned::Spanned};
 
 use crate::{
-    attr::Options,
+    attr::{Options, Rate},
     docs::Docs,
     forward::{self, Forwarded},
     signature::{Function, Param, Shape},
@@ -59,6 +59,14 @@ impl<'a> Expansion<'a> {
         let says_retry = options.max_retries.is_some() || options.retry_base.is_some() || options.retry_cap.is_some();
         let retry = says_retry.then(|| quote!(#yadtq::Retry::new() #(.max(#max))* #(.base(#base))* #(.cap(#cap))*));
         let retry = retry.iter();
+        let burst = options.rate_burst.iter();
+        let rate = options
+            .rate_limit
+            .as_ref()
+            .map(|Rate { count, per }| quote!(#yadtq::Rate::#per(#count) #(.burst(#burst))*));
+        let (rate, max_running) = (rate.iter(), options.max_running.iter());
+        let position = |key: &LitStr| shape.params.iter().position(|param| param.wire_name() == key.value());
+        let limit_key = options.limit_key.iter().filter_map(|key| position(key).map(|at| quote!(#key, #at)));
         Self {
             function,
             shape,
@@ -71,6 +79,7 @@ impl<'a> Expansion<'a> {
                 #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
                 #(.with_expires(#expires))* #(.with_unique(#unique))*
                 #(.with_priority(#yadtq::Priority::#priority))* #(.with_retry(#retry))*
+                #(.with_rate_limit(#rate))* #(.with_max_running(#max_running))* #(.with_limit_key(#limit_key))*
             },
             yadtq,
         }

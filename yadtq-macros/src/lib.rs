@@ -115,6 +115,10 @@ use self::{
 /// | `max_retries` | how often it is tried again after its first attempt, at most 1000 | the worker's, 3 |
 /// | `retry_base`, `retry_cap` | the longest wait before the first retry, doubled with each, and before any | the worker's, `1s` and `10m` |
 /// | `retry_if` | the path of a function from a reference to the error to `bool`: whether to try again | every error is worth it |
+/// | `rate_limit` | how often it starts, over all workers: `10/s`, `100/m`, `5/h`; at most 10000/s. Others wait outside of the worker | no limit |
+/// | `rate_burst` | how many may start at once under that rate, after a quiet time; 1 to 100000 | 1: evenly spread |
+/// | `max_running` | how many of it run at once, over all workers; 1 to 1000000 | no limit |
+/// | `limit_key` | a parameter each value of which has a `rate_limit` and `max_running` of its own | the task has one |
 /// | `crate` | the path of the `yadtq` crate, where it has another name or is re-exported | `::yadtq` |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
@@ -133,6 +137,12 @@ fn expand(options: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> 
     };
     let mut unfit = Errors::default();
     let shape = Shape::check(&function.sig, &mut unfit);
+    if let Some(key) = &options.limit_key
+        && !shape.params.iter().any(|param| param.wire_name() == key.value())
+    {
+        let key_text = key.value();
+        errors.at(key, format_args!("no parameter that is sent is named `{key_text}`; `limit_key` names the one each value of which has limits of its own"));
+    }
     let expansion = match unfit.is_empty() {
         true => expand::task(&options, &function, &shape),
         false => rejected::task(&options, &function, &shape),

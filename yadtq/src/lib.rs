@@ -64,6 +64,7 @@ pub use crate::{
     context::{Context, MissingState},
     core::{
         lifecycle::{Status, UnknownStatus},
+        limits::{BadRate, Rate},
         names::{NameError, Namespace, Queue, TaskId},
         orders::Disabled,
         priority::{Priority, UnknownPriority},

@@ -41,7 +41,7 @@ impl Unique {
 }
 
 /// `args:` and the SHA-256 of the arguments in hex: as JSON without spaces, the keys of objects in order.
-fn of_arguments(args: &RawValue) -> String {
+pub(crate) fn of_arguments(args: &RawValue) -> String {
     let mut text = String::with_capacity(args.get().len());
     write(args.get(), DEPTH, &mut text);
     let digest = Sha256::digest(text.as_bytes());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use yadtq::{Call, Client, Error, Status, TaskId, Worker};
+use yadtq::{Call, Client, Error, Rate, Status, TaskId, Worker};
 
 #[yadtq::task]
 async fn add(a: i64, b: i64) -> i64 {
@@ -128,6 +128,18 @@ async fn wrong_workers_are_refused() {
     says("no task is registered", build().build());
     says("two tasks named `add`", build().register(add).register(add).build());
     says("concurrency: must be at least 1", build().register(add).concurrency(0).build());
+    let rate = Rate::per_second(0);
+    says(
+        "queue_rate: queue `default`: rate: a rate of zero",
+        build().register(add).queue_rate("default", rate).build(),
+    );
+    says("task `add`: rate_limit: a rate of zero", build().register(add).task_rate("add", rate).build());
+    let rate = Rate::per_second(1);
+    says("task `add`: rate_burst: must be 1 to", build().register(add).task_rate("add", rate.burst(0)).build());
+    says("task_rate: no task named `sub` is registered", build().register(add).task_rate("sub", rate).build());
+    says("queue_rate: queue `mail`: this worker does not", build().register(add).queue_rate("mail", rate).build());
+    says("task `add`: max_running: none of it would run", build().register(add).task_max_running("add", 0).build());
+    says("task_max_running: no task named `sub`", build().register(add).task_max_running("sub", 5).build());
     says("concurrency: must be at most", build().register(add).concurrency(usize::MAX).build());
     says("`events` is reserved", build().register(add).queues(["mail", "events"]).build());
     says("queues: none", build().register(add).queues(Vec::<String>::new()).build());

@@ -8,6 +8,7 @@ mod delays;
 mod drain;
 mod faults;
 mod foreign;
+mod limits;
 mod lost_redis;
 mod ordering;
 mod periodic;

@@ -204,6 +204,7 @@ fn check(letter: &DeadLetter, now_ms: u64) -> Result<(Revival, Outgoing), NotRep
         eta: None,
         queue: queue.as_str(),
         priority: task.priority,
+        limit_slot: None,
         error: None,
     };
     let next = envelope::hand_on(value, step).map_err(|_| NotReplayed::Unreadable)?;

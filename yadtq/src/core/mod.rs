@@ -3,6 +3,7 @@
 
 pub mod delayed;
 pub mod lifecycle;
+pub mod limits;
 pub mod names;
 pub mod offsets;
 pub mod orders;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod in_place;
+mod limits;
 mod periodic;
 
 use std::{sync::Arc, time::Duration};
@@ -12,6 +13,10 @@ use tokio::time::timeout;
 use self::{
     in_place::{
         a_hand_on_in_place_keeps_the_record, a_lost_record_can_be_kept_in_place, revoke_of_what_waits_in_place,
+    },
+    limits::{
+        admissions_are_as_the_pure_function_says, limits_are_told_apart, places_are_as_the_pure_function_says,
+        what_is_vacated_is_free,
     },
     periodic::{
         declarations_are_as_the_pure_function_says, periodic_tasks_are_listed_by_name,
@@ -71,6 +76,8 @@ macro_rules! conformance_tests {
             a_worker_is_registered_until_it_leaves a_lost_worker_is_told_once
             the_latest_acknowledged_tick_only_grows periodic_tasks_are_listed_by_name
             declarations_are_as_the_pure_function_says
+            admissions_are_as_the_pure_function_says limits_are_told_apart
+            places_are_as_the_pure_function_says what_is_vacated_is_free
         );
     };
     ($backend:ident, $store:expr; $($test:ident)*) => {

@@ -3,6 +3,8 @@
 //! It never goes away and forgets nothing before its TTL, so what the contract says of a broken connection
 //! cannot be seen here. Clients and workers of one process share it through an `Arc`.
 
+mod limits;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -12,13 +14,14 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store, StoreError,
-    StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
+    Completion, Entry as LimitEntry, Handover, Lease, MAX_WAITERS, Notice, Occupation, Place, Replies, Reply, Report,
+    Reservation, Revival, Store, StoreError, StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
     core::{
         lifecycle::{self, Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
+        limits::Admission,
         names::{ClientId, TaskId, WorkerId},
         ticks::{self, Declaration, Declared, Known},
         unique::{self, Reserved, Taken, UniqueKey},
@@ -132,6 +135,24 @@ impl Store for MemoryStore {
             }))
         };
         Ok(leases.iter().map(extend).collect())
+    }
+
+    async fn admit(&self, entries: &[LimitEntry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        Ok(entries.iter().map(|entry| Ok(inner.limits.admit(entry, now_us))).collect())
+    }
+
+    async fn occupy(
+        &self, lease_ms: u64, runs: &[Occupation],
+    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError> {
+        let (mut inner, now_us) = self.lock();
+        Ok(runs.iter().map(|run| Ok(inner.limits.occupy(run, lease_ms, now_us / 1_000))).collect())
+    }
+
+    async fn vacate(&self, places: &[Place]) -> Result<(), StoreError> {
+        let (mut inner, _) = self.lock();
+        places.iter().for_each(|place| inner.limits.vacate(place));
+        Ok(())
     }
 
     async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
@@ -289,6 +310,7 @@ struct Inner {
     mailboxes: HashMap<ClientId, Weak<Mailbox>>,
     workers: HashMap<String, Registration>,
     periodics: BTreeMap<Arc<str>, Periodic>,
+    limits: limits::Limits,
 }
 
 #[derive(Debug, Default)]

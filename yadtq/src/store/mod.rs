@@ -23,6 +23,7 @@ use crate::core::{
         Ask, Claim, Claimer, Extended, HandedOn, Held, Next, Outcome, Progress, Replay, Revocation, Status, TaskState,
         Token, Verdict,
     },
+    limits::{Admission, Rate, Turn},
     names::{ClientId, TaskId, WorkerId},
     ticks::{Declaration, Declared, Known},
     unique::{Reserved, UniqueKey},
@@ -165,6 +166,37 @@ pub struct Revival {
     pub queue: Arc<str>,
 }
 
+/// A task that wants to start under a rate.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Names the limit.
+    pub limit: Arc<str>,
+    /// The rate.
+    pub rate: Rate,
+    /// How the task comes to it.
+    pub turn: Turn,
+}
+
+/// A run's place under a limit of tasks at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Names the limit.
+    pub limit: Arc<str>,
+    /// The run: its task's id and its token.
+    pub run: Arc<str>,
+}
+
+/// A run that wants a place, or keeps it.
+#[derive(Clone, Debug)]
+pub struct Occupation {
+    /// The place.
+    pub place: Place,
+    /// How many there are.
+    pub most: u32,
+    /// Whether it runs there already.
+    pub holds: bool,
+}
+
 /// Told to a client that waits: a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -275,6 +307,19 @@ pub trait Store: Debug + Send + Sync {
     async fn extend(
         &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
     ) -> Result<Vec<Result<Extended, StoreError>>, StoreError>;
+
+    /// Asks whether tasks may start: [`limits::admit`](crate::core::limits::admit) on each, in order, by the store's
+    /// clock. Sent twice, it may cost a start: never one too many.
+    async fn admit(&self, entries: &[Entry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError>;
+
+    /// Takes or keeps places until the lease is over: [`limits::occupy`](crate::core::limits::occupy) on each, in order.
+    /// `Some`: there is none; look again after so many ms.
+    async fn occupy(
+        &self, lease_ms: u64, runs: &[Occupation],
+    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError>;
+
+    /// Gives places up.
+    async fn vacate(&self, places: &[Place]) -> Result<(), StoreError>;
 
     /// Notes how far runs are, and tells the clients that watch. A hint: `false` for a run that is not its task's
     /// any more.

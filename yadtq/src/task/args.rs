@@ -145,6 +145,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// One argument of a JSON array or object; `None` if it is not there.
+pub(crate) fn find<'a>(json: &'a str, parameter: &str, position: usize) -> Option<&'a RawValue> {
+    match Reader::new(json).ok()?.given {
+        Given::Array(values) => values.get(position).copied(),
+        Given::Object(pairs) => pairs.into_iter().rev().find(|(name, _)| name == parameter).map(|(_, value)| value),
+    }
+}
+
 /// An object's fields in their order, without a map in between.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 

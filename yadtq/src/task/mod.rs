@@ -4,12 +4,14 @@
 
 mod args;
 mod expanded;
+mod limits;
 mod output;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use self::limits::Limits;
 pub use self::{
     args::{ArgsError, Reader, Writer},
     expanded::{Injected, delay},
@@ -17,7 +19,7 @@ pub use self::{
 };
 use crate::{
     context::Context,
-    core::{priority::Priority, retry::Retry},
+    core::{limits::Rate, priority::Priority, retry::Retry},
     wire::failure::ErrorKind,
 };
 
@@ -52,6 +54,7 @@ pub struct Definition {
     pub(crate) unique: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) retry: Retry,
+    pub(crate) limits: Limits,
     pub(crate) body: Body,
 }
 
@@ -87,6 +90,7 @@ impl Definition {
             unique: None,
             priority: Priority::Normal,
             retry: Retry::new(),
+            limits: Limits::new(),
             body,
         }
     }
@@ -147,6 +151,30 @@ impl Definition {
         self
     }
 
+    /// Sets how often it starts.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_rate_limit(mut self, rate: Rate) -> Self {
+        self.limits.rate = Some(rate);
+        self
+    }
+
+    /// Sets how many of it run at once.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_max_running(mut self, most: u32) -> Self {
+        self.limits.max_running = Some(most);
+        self
+    }
+
+    /// Gives each value of a parameter limits of its own.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_limit_key(mut self, parameter: &'static str, position: usize) -> Self {
+        self.limits.key = Some((parameter, position));
+        self
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -181,6 +209,24 @@ impl Definition {
     #[must_use]
     pub fn expires(&self) -> Option<Duration> {
         self.expires
+    }
+
+    /// How often it starts, over all workers, if that is limited.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<Rate> {
+        self.limits.rate
+    }
+
+    /// How many of it run at once, over all workers, if that is limited.
+    #[must_use]
+    pub fn max_running(&self) -> Option<u32> {
+        self.limits.max_running
+    }
+
+    /// The parameter each value of which has limits of its own.
+    #[must_use]
+    pub fn limit_key(&self) -> Option<&'static str> {
+        self.limits.key.map(|(parameter, _)| parameter)
     }
 
     /// When failed attempts are made again, as far as it says so.

@@ -114,6 +114,8 @@ pub struct Envelope {
     pub eta: Option<u64>,
     /// Overrides when failed attempts are made again.
     pub retry: Retry,
+    /// When it was let in by the limits for which it waited, in ms since the Unix epoch.
+    pub limit_slot: Option<u64>,
     /// Why the attempt before this one failed.
     pub last_error: Option<Arc<Failure>>,
 }
@@ -142,6 +144,7 @@ struct Reading<'a> {
     ordering_key: Option<Cow<'a, str>>,
     eta: Option<u64>,
     retry: Option<Retry>,
+    limit_slot: Option<u64>,
     last_error: Option<Failure>,
 }
 
@@ -187,6 +190,7 @@ impl Envelope {
             ordering_key: ordering_key.map(Into::into),
             eta: reading.eta.map(|eta| eta.min(MAX_SEQ)),
             retry: reading.retry.unwrap_or_default(),
+            limit_slot: reading.limit_slot,
             last_error: reading.last_error.map(Arc::new),
         })
     }
@@ -255,6 +259,8 @@ pub struct Step<'a> {
     pub queue: &'a str,
     /// And how soon it runs there.
     pub priority: Priority,
+    /// When the limits let it in, if it was they that made it wait.
+    pub limit_slot: Option<u64>,
     /// JSON text of why it goes on.
     pub error: Option<&'a str>,
 }
@@ -270,6 +276,10 @@ pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error
     match step.error {
         Some(error) => drop(fields.insert("last-error".into(), RawValue::from_string(error.to_owned())?)),
         None => drop(fields.remove("last-error")),
+    }
+    match step.limit_slot {
+        Some(slot) => drop(fields.insert("limit-slot".into(), RawValue::from_string(slot.to_string())?)),
+        None => drop(fields.remove("limit-slot")),
     }
     match step.eta {
         Some(eta) => {

@@ -43,11 +43,22 @@ fn strange_numbers_stay_within_bounds() {
 #[test]
 fn a_record_is_handed_on_with_all_its_fields() {
     let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":{"b": 1},"attempt":1}"#;
-    let step = Step { seq: 4, attempt: 2, eta: None, queue: "mail", priority: Priority::Low, error: None };
+    let step = Step {
+        seq: 4,
+        attempt: 2,
+        eta: None,
+        queue: "mail",
+        priority: Priority::Low,
+        limit_slot: Some(5),
+        error: None,
+    };
     let next = hand_on(record, step).unwrap();
     let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
     assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
     assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
+    assert_eq!(task.limit_slot, Some(5));
+    let step = Step { seq: 5, limit_slot: None, ..step };
+    assert_eq!(Envelope::read(&hand_on(&next, step).unwrap()).unwrap().limit_slot, None, "it was let in, once");
 }
 
 #[test]
@@ -67,7 +78,15 @@ fn a_record_becomes_one_of_another_task() {
 fn a_record_waits_and_goes_on_as_it_was() {
     let record = br#"{"task-id":"a","task":"t","args":[1],"ordering-key":"k","x":{"y":2}}"#;
     let error = r#"{"kind":"error","message":"no","attempt":1}"#;
-    let step = Step { seq: 2, attempt: 2, eta: Some(77), queue: "mail", priority: Priority::Low, error: Some(error) };
+    let step = Step {
+        seq: 2,
+        attempt: 2,
+        eta: Some(77),
+        queue: "mail",
+        priority: Priority::Low,
+        limit_slot: None,
+        error: Some(error),
+    };
     let waiting = hand_on(record, step).unwrap();
     let task = Envelope::read(&waiting).unwrap();
     assert_eq!((task.eta, task.seq, envelope::eta(&waiting)), (Some(77), 2, 77));

@@ -13,11 +13,11 @@ use super::run::Worker;
 use crate::{
     client::{Client, LONGEST_TTL},
     context::State,
-    core::{names::Queue, retry::Retry},
+    core::{limits::Rate, names::Queue, retry::Retry},
     error::Error,
     periodic::{self, Periodic},
     store::ttl,
-    task::{Definition, Task},
+    task::{Definition, Limits, Task},
 };
 
 /// More tasks at once in one process are a mistake.
@@ -46,6 +46,8 @@ pub struct WorkerBuilder {
     state: State,
     queues: Option<Vec<String>>,
     periodics: Vec<Periodic>,
+    queue_rates: Vec<(String, Rate)>,
+    task_limits: Vec<(String, Limits)>,
     options: Options,
 }
 
@@ -93,6 +95,7 @@ pub(super) struct Plan {
     pub(super) queues: Vec<Queue>,
     pub(super) state: State,
     pub(super) periodics: Arc<[periodic::Plan]>,
+    pub(super) queue_rates: HashMap<String, Rate>,
     pub(super) options: Options,
 }
 
@@ -214,6 +217,51 @@ impl WorkerBuilder {
         self
     }
 
+    /// How often tasks of a queue start, over all workers, besides what each says itself. See the
+    /// [guide](crate::guide::limits). Default: no limit.
+    ///
+    /// ```
+    /// # #[yadtq::task(queue = "mail")] async fn send_mail(to: String) {}
+    /// use yadtq::{Rate, Worker};
+    ///
+    /// let worker = Worker::builder().register(send_mail).queue_rate("mail", Rate::per_second(10)).build()?;
+    /// # Ok::<(), yadtq::Error>(())
+    /// ```
+    pub fn queue_rate(mut self, queue: impl Into<String>, rate: Rate) -> Self {
+        self.queue_rates.push((queue.into(), rate));
+        self
+    }
+
+    /// How often a registered task starts, over all workers, instead of its own `rate_limit`; for each value of its
+    /// `limit_key`, if it has one.
+    ///
+    /// ```
+    /// # #[yadtq::task(rate_limit = "10/s")] async fn fetch(url: String) {}
+    /// use yadtq::{Rate, Worker};
+    ///
+    /// let worker = Worker::builder().register(fetch).task_rate("fetch", Rate::per_minute(100).burst(20)).build()?;
+    /// # Ok::<(), yadtq::Error>(())
+    /// ```
+    pub fn task_rate(mut self, task: impl Into<String>, rate: Rate) -> Self {
+        self.task_limits.push((task.into(), Limits { rate: Some(rate), ..Limits::new() }));
+        self
+    }
+
+    /// How many of a registered task run at once, over all workers, instead of its own `max_running`; for each value of
+    /// its `limit_key`, if it has one. 1 to 1,000,000.
+    ///
+    /// ```
+    /// # #[yadtq::task] async fn import(file: String) {}
+    /// use yadtq::Worker;
+    ///
+    /// let worker = Worker::builder().register(import).task_max_running("import", 2).build()?;
+    /// # Ok::<(), yadtq::Error>(())
+    /// ```
+    pub fn task_max_running(mut self, task: impl Into<String>, most: u32) -> Self {
+        self.task_limits.push((task.into(), Limits { max_running: Some(most), ..Limits::new() }));
+        self
+    }
+
     /// The shortest wait between two attempts of a task whose name no worker that saw it knows: a rolling deploy may
     /// bring one that does. After as many attempts as [`retry`](Self::retry) allows it is a dead letter. Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
@@ -233,7 +281,8 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// - [`Error::DuplicateTask`]: two tasks have one name.
-    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, or a periodic
+    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, a limit is that of
+    ///   a task or queue that this worker does not have, or a periodic
     ///   task has a wrong name, cron expression, time zone, interval or queue, or the name of another one.
     /// - [`Error::Argument`]: an argument of a periodic task cannot be written as JSON.
     pub fn build(self) -> Result<Worker, Error> {
@@ -280,12 +329,33 @@ impl WorkerBuilder {
                 return Err(Error::DuplicateTask { name: task.name.to_owned() });
             }
         }
+        for (name, limits) in self.task_limits {
+            let field = if limits.rate.is_some() { "task_rate" } else { "task_max_running" };
+            let task = tasks.get_mut(&*name);
+            let task: &mut Definition =
+                task.ok_or_else(|| Error::config(field, format!("no task named `{name}` is registered")))?;
+            task.limits.rate = limits.rate.or(task.limits.rate);
+            task.limits.max_running = limits.max_running.or(task.limits.max_running);
+        }
+        for task in tasks.values() {
+            let named = |(field, problem)| Error::config(format!("task `{}`: {field}", task.name), problem);
+            task.limits.check().map_err(named)?;
+        }
+        let mut queue_rates = HashMap::new();
+        for (name, rate) in self.queue_rates {
+            let refused = |problem: String| Error::config("queue_rate", format!("queue `{name}`: {problem}"));
+            rate.check().map_err(|(field, problem)| refused(format!("{field}: {problem}")))?;
+            if !queues.iter().any(|queue| queue.as_str() == name) {
+                return Err(refused("this worker does not take from it; name one of its queues".to_owned()));
+            }
+            queue_rates.insert(name, rate);
+        }
         let periodics = self.periodics.into_iter().map(Periodic::check).collect::<Result<Arc<[_]>, _>>()?;
         let mut names = HashSet::new();
         if let Some(twice) = periodics.iter().find(|periodic| !names.insert(&periodic.name)) {
             return Err(Error::config("periodic", format!("two are named `{}`; give one another name", twice.name)));
         }
-        Ok(Worker::new(self.client, Plan { tasks, queues, state: self.state, periodics, options }))
+        Ok(Worker::new(self.client, Plan { tasks, queues, state: self.state, periodics, queue_rates, options }))
     }
 
     /// Builds the worker and starts it; see [`Worker::start`].

@@ -82,11 +82,13 @@ impl Control {
 
     /// Publishes a record under its next `seq`, to run at once or when it is due, then completes these offsets. It is
     /// recorded as handed on, and perhaps published already: twice does no harm.
-    pub(super) fn publish_next(&mut self, job: &Job, attempt: u32, due: u64, error: Option<&str>, at: Vec<Position>) {
+    pub(super) fn publish_next(
+        &mut self, job: &Job, attempt: u32, due: u64, limit_slot: Option<u64>, error: Option<&str>, at: Vec<Position>,
+    ) {
         let (id, seq) = (&job.envelope.id, job.ask.seq + 1);
         let eta = Some(due).filter(|&due| due > self.now_ms());
         let (queue, priority) = (&*job.ask.queue, self.sources[job.at.queue].priority);
-        let step = Step { seq, attempt, eta, queue, priority, error };
+        let step = Step { seq, attempt, eta, queue, priority, limit_slot, error };
         let value = match envelope::hand_on(&job.record.value, step) {
             Ok(value) => value,
             Err(error) => {

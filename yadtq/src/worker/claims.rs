@@ -64,7 +64,7 @@ pub(super) struct Claimed {
 
 impl Control {
     pub(super) fn pump_claims(&mut self) {
-        if self.claims.asking || !self.standing.is_loaded {
+        if self.claims.asking || self.limits.is_full() || !self.standing.is_loaded {
             return;
         }
         let mut jobs = Vec::new();
@@ -101,14 +101,15 @@ impl Control {
 
     /// Takes as many jobs as there is room for, from all queues in turn, and of each the priority whose turn it is.
     fn pop_ready(&mut self, lane: Lane, jobs: &mut Vec<Arc<Job>>) {
-        let (mut room, queues) = (self.slots.room(lane).min(BATCH), self.plan.queues.len());
-        let mut idle = 0;
-        while room > 0 && idle < queues {
+        let (mut room, queues) = (self.slots.room(lane).saturating_sub(self.limits.pending()), self.plan.queues.len());
+        let (mut idle, most) = (0, jobs.len() + BATCH);
+        while room > 0 && idle < queues && jobs.len() < most {
             self.claims.turn = (self.claims.turn + 1) % queues;
             match self.pop_next(self.claims.turn, lane) {
                 Some(job) => {
+                    // Those in front of it wait for their limits; they are not to keep it waiting.
+                    room -= usize::from(!self.limits.parks(&job));
                     jobs.push(job);
-                    room -= 1;
                     idle = 0;
                 }
                 None => idle += 1,
@@ -179,7 +180,7 @@ impl Control {
                     self.complete_offset(job.at);
                 }
                 Ok(Claim::Moved { attempt, due, error }) => {
-                    self.publish_next(&job, attempt, due, error.as_deref(), vec![job.at]);
+                    self.publish_next(&job, attempt, due, None, error.as_deref(), vec![job.at]);
                 }
                 Ok(Claim::Dead { error, deliveries }) => self.dead(&job, &error, deliveries),
                 Err(error) => {
@@ -209,6 +210,9 @@ impl Control {
             timer: None,
             revoking: false,
             overrun: false,
+            admitted: None,
+            seat: None,
+            limit_slot: None,
         };
         if let Some(older) = self.runs.remove(&id) {
             // Its lease was lost, or this would not have been granted.
@@ -231,6 +235,8 @@ impl Control {
             self.park(id, token, eta);
         } else if unknown {
             self.unknown(id, token);
+        } else if self.is_limited(&job) {
+            self.limit(id, token);
         } else {
             self.slots.grant(&job, suspect, token);
         }

@@ -24,6 +24,7 @@ use super::{
     intake::Intake,
     job::Run,
     levels,
+    limits::Limits,
     orders::Standing,
     run::Stop,
     scheduler,
@@ -76,6 +77,7 @@ pub(super) struct Control {
     pub(super) sources: Vec<Source>,
     pub(super) intake: Intake,
     pub(super) claims: Claims,
+    pub(super) limits: Limits,
     /// What operators have ordered.
     pub(super) standing: Standing,
     /// Tasks whose lease this worker holds.
@@ -129,6 +131,7 @@ pub(super) async fn run(
         later: DelayQueue::new(),
         intake: Intake::default(),
         claims: Claims::new(plan.queues.len(), plan.options.strict_priority),
+        limits: Limits::new(),
         standing: Standing::default(),
         runs: HashMap::new(),
         board: Arc::default(),
@@ -199,6 +202,7 @@ impl Control {
         loop {
             self.pump_polls();
             self.pump_claims();
+            self.pump_limits();
             self.pump_settling();
             tokio::select! {
                 Some(step) = self.calls.next() => self.take(step),

@@ -84,6 +84,7 @@ impl Control {
         extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         while !done(self) {
+            self.pump_limits();
             self.pump_settling();
             tokio::select! {
                 Some(step) = self.calls.next() => self.take(step),
@@ -101,7 +102,8 @@ impl Control {
 
     /// Nothing runs, and all is said.
     fn is_idle(&self) -> bool {
-        self.runs.is_empty() && self.releasing == 0 && self.publishing == 0 && !self.claims.asking && !self.ticking
+        let has_said = self.releasing == 0 && self.publishing == 0 && self.limits.is_quiet();
+        self.runs.is_empty() && has_said && !self.claims.asking && !self.ticking
     }
 
     /// Nothing is left that could be handed back: what still runs cannot be stopped.

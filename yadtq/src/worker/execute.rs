@@ -199,6 +199,9 @@ impl Control {
             // Its lease was lost while it waited for the slot.
             return self.forsake(id);
         }
+        if Self::is_stale(run) {
+            return self.limit(id.clone(), token);
+        }
         let job = Arc::clone(&run.job);
         if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_us() / 1_000) {
             return self.end_revoked(id.clone(), token, ErrorKind::Expired, EXPIRED);
@@ -206,6 +209,8 @@ impl Control {
         let Some(definition) = &job.definition else { return };
         let (envelope, lane) = (&job.envelope, job.lane());
         run.started = Some(Instant::now());
+        // If it waits after this, it is not for its limits.
+        run.limit_slot = None;
         let (task, queue) = (Arc::clone(&job.ask.task), Arc::clone(&job.ask.queue));
         let priority = Rank::of(job.at.queue).priority;
         info!(event = "task_started", worker = %self.id, task_id = %id, task = %task, queue = %queue, %priority,

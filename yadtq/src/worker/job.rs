@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, time::delay_queue};
 
+use super::limits::Seat;
 use crate::{
     broker::Incoming,
     core::lifecycle::{Ask, Held, Token},
@@ -78,6 +79,12 @@ pub(super) struct Run {
     pub(super) revoking: bool,
     /// Its timeout is over: whatever it returns, it ends as timed out.
     pub(super) overrun: bool,
+    /// When the limits of its starts let it in.
+    pub(super) admitted: Option<Instant>,
+    /// Its place among the tasks that run at once.
+    pub(super) seat: Option<Seat>,
+    /// Its place in line, if the limits make it wait.
+    pub(super) limit_slot: Option<u64>,
 }
 
 impl Run {

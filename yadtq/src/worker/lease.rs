@@ -40,6 +40,7 @@ impl Control {
         let due = self.runs.values().filter(|run| run.confirmed.elapsed() >= YOUNG);
         let leases = due.map(|run| run.lease()).collect();
         self.send_extensions(leases);
+        self.keep_places();
     }
 
     /// Extends young leases too, to hear which tasks are to end.

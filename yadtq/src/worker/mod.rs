@@ -1,7 +1,7 @@
 //! Runs tasks.
 //!
 //! ```text
-//!  poll ─► intake ─► claims ─► execute ─► settle ─► offset committed
+//!  poll ─► intake ─► claims ─► (limits) ─► execute ─► settle ─► offset committed
 //!           │          │ held               │ stale
 //!           │          └─► asked again ◄────┘
 //!           └─► burial (dead letters) ─────────────► offset committed
@@ -26,6 +26,7 @@ mod job;
 mod lease;
 mod levels;
 mod lines;
+mod limits;
 mod orders;
 mod periodic;
 mod progress;

@@ -64,7 +64,7 @@ impl Control {
     }
 
     /// So many ms from now, before the end of time as the store counts it.
-    fn in_ms(&self, ms: u64) -> u64 {
+    pub(super) fn in_ms(&self, ms: u64) -> u64 {
         const END: u64 = 1 << 52;
         self.now_ms().saturating_add(ms).min(END)
     }

@@ -246,7 +246,7 @@ impl Control {
                 if next.in_place {
                     return self.keep_in_place(run, next, ending.failure.as_ref());
                 }
-                self.publish_next(&run.job, next.attempt, next.due, next.error.as_deref(), all);
+                self.publish_next(&run.job, next.attempt, next.due, run.limit_slot, next.error.as_deref(), all);
             }
             End::Outcome(outcome) => {
                 self.processed += 1;

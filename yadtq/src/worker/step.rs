@@ -12,6 +12,7 @@ use super::{
     job::{Job, Position},
     lease::Extensions,
     levels::Looked,
+    limits::Limited,
     orders::Heard,
     revoke::Order,
     settle::{Ending, Settling},
@@ -37,6 +38,12 @@ pub(super) enum Step {
     OrdersHeard(Heard),
     /// A batch of claims was answered, or not.
     Claimed(Claimed),
+    /// Limits were asked, and answered or not.
+    Limited(Limited),
+    /// Places of ended runs were given up, or not.
+    Vacated,
+    /// Places of runs were kept, or not.
+    Kept,
     /// A batch of ends was answered, or not.
     Settled(Settling),
     /// Leases were extended, or not.
@@ -82,6 +89,9 @@ impl Control {
             Step::Looked(looked) => self.looked(looked),
             Step::OrdersHeard(heard) => self.orders_heard(heard),
             Step::Claimed(claimed) => self.claimed(claimed),
+            Step::Limited(limited) => self.limited(limited),
+            Step::Vacated => self.vacated(),
+            Step::Kept => self.kept(),
             Step::Settled(settling) => self.settled(settling),
             Step::Extended(extensions) => self.extended(extensions),
             Step::Published { at } => self.published(&at),

@@ -55,6 +55,16 @@ impl Keys {
         format!("{}:ticks", self.namespace)
     }
 
+    /// How far the starts under a rate have got.
+    pub(super) fn rate(&self, limit: &str) -> String {
+        format!("{}:rate:{{{limit}}}", self.namespace)
+    }
+
+    /// Who runs under a limit of tasks at once.
+    pub(super) fn places(&self, limit: &str) -> String {
+        format!("{}:places:{{{limit}}}", self.namespace)
+    }
+
     /// The channel on which a client is told of results.
     pub(super) fn reply(&self, client: &str) -> String {
         format!("{}{client}", self.reply_prefix())

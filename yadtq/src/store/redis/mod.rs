@@ -12,6 +12,7 @@ mod call;
 mod codec;
 mod connection;
 mod keys;
+mod limits;
 mod periodics;
 mod registry;
 mod replies;
@@ -38,11 +39,12 @@ use self::{
     replies::RedisReplies,
 };
 use super::{
-    Completion, Handover, Lease, Replies, Report, Reservation, Revival, Store, StoreError, StoreInfo, Submission,
-    WorkerInfo,
+    Completion, Entry, Handover, Lease, Occupation, Place, Replies, Report, Reservation, Revival, Store, StoreError,
+    StoreInfo, Submission, WorkerInfo,
 };
 use crate::core::{
     lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
+    limits::Admission,
     names::{ClientId, Namespace, TaskId, WorkerId},
     ticks::{Declaration, Declared, Known},
     unique::{Reserved, UniqueKey},
@@ -114,6 +116,20 @@ impl Store for RedisStore {
         &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
     ) -> Result<Vec<Result<Extended, StoreError>>, StoreError> {
         self.run_extend(worker, lease_ms, leases).await
+    }
+
+    async fn admit(&self, entries: &[Entry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError> {
+        self.run_admit(entries).await
+    }
+
+    async fn occupy(
+        &self, lease_ms: u64, runs: &[Occupation],
+    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError> {
+        self.run_occupy(lease_ms, runs).await
+    }
+
+    async fn vacate(&self, places: &[Place]) -> Result<(), StoreError> {
+        self.run_vacate(places).await
     }
 
     async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
