@@ -115,6 +115,16 @@ fn priority() {
 }
 
 #[test]
+fn limits() {
+    let said = said(example("limits"));
+    let took = said.lines().find_map(|line| line.strip_prefix("23 pages took ")?.strip_suffix(" s"));
+    let took: f64 = took.and_then(|took| took.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+    assert!((1.4..20.0).contains(&took), "three at once, and the twentieth after that 2 s later: {said}");
+    assert_eq!(said.matches("imported a file of ada").count(), 5, "{said}");
+    assert!(said.contains("at most 2 imports at once"), "{said}");
+}
+
+#[test]
 fn revoke() {
     let said = said(example("revoke"));
     assert!(!said.contains("is out"), "{said}");

@@ -9,6 +9,9 @@ pub mod scheduling {}
 #[doc = include_str!("ordering.md")]
 pub mod ordering {}
 
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
 

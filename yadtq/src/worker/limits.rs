@@ -236,7 +236,8 @@ impl Control {
         let job = Arc::clone(&run.job);
         run.seat = run.seat.take().or(seat);
         let (wait, is_in_line) = match answer {
-            Answer::Start if self.draining => (Duration::ZERO, false),
+            // An operator may have withheld it meanwhile.
+            Answer::Start if self.draining || job.is_withheld(&self.standing.orders) => (Duration::ZERO, false),
             Answer::Start => {
                 run.admitted = (!entries.is_empty()).then_some(sent);
                 return self.slots.grant(&job, suspect, token);
@@ -249,7 +250,7 @@ impl Control {
             }
         };
         run.seat = None;
-        if crashed || self.draining && !is_in_line {
+        if crashed || !is_in_line && (self.draining || job.is_withheld(&self.standing.orders)) {
             let Some(run) = self.runs.remove(&id) else { return };
             let jobs = run.jobs().cloned().collect::<Vec<_>>();
             self.give_back(&[run], Vec::new());

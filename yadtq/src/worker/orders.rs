@@ -159,10 +159,7 @@ impl Control {
     /// Gives granted tasks back that must not start any more.
     fn give_back_withheld(&mut self) {
         let orders = Arc::clone(&self.standing.orders);
-        self.give_back_waiting(|run: &Run| {
-            let ask = &run.job.ask;
-            orders.is_paused(&ask.queue) || orders.disabled(&ask.task).is_some() || run.job.is_purged(&orders)
-        });
+        self.give_back_waiting(|run: &Run| run.job.is_withheld(&orders));
     }
 
     /// Whether an operator has decided what becomes of a task that was granted.
@@ -187,6 +184,12 @@ impl Control {
 }
 
 impl Job {
+    /// Whether it must not start, or not now.
+    pub(super) fn is_withheld(&self, orders: &Orders) -> bool {
+        let ask = &self.ask;
+        orders.is_paused(&ask.queue) || orders.disabled(&ask.task).is_some() || self.is_purged(orders)
+    }
+
     fn is_purged(&self, orders: &Orders) -> bool {
         let mark = orders.mark(&self.ask.queue, Rank::of(self.at.queue).priority);
         mark.is_some_and(|mark| mark.covers(self.at.partition, self.at.offset, self.record.timestamp_ms))
