@@ -41,7 +41,7 @@ const PURGED: &str = "its queue was purged";
 /// What this worker was told.
 #[derive(Default)]
 pub(super) struct Standing {
-    orders: Arc<Orders>,
+    pub(super) orders: Arc<Orders>,
     /// All that was there at the start is known.
     pub(super) is_loaded: bool,
 }
