@@ -37,6 +37,8 @@ impl Control {
             // Should the store forget it meanwhile, it still waits.
             job.envelope.eta = Some(next.due);
             job.envelope.last_error.clone_from(&failure);
+            // It holds its place in line.
+            job.envelope.limit_slot = run.limit_slot;
             self.later.insert(Due::Ask(Arc::new(job)), wait);
         }
     }
