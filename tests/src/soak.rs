@@ -26,6 +26,10 @@ pub const BEAT: &str = "beat";
 pub const BEAT_SECONDS: u64 = 2;
 /// The queue that is purged.
 pub const PURGED: &str = "soak-purged";
+/// How often a paced task starts: so many a second, and at once after a while without.
+pub const PACE: (f64, f64) = (5.0, 3.0);
+/// How many tasks of one key run at once.
+pub const FEW: usize = 2;
 
 /// The directory that the processes of a soak share: the journal, and the cures of tasks that fail.
 #[derive(Debug)]
@@ -147,6 +151,8 @@ pub fn register(worker: WorkerBuilder, soak: Soak) -> WorkerBuilder {
         .register(soak_doze)
         .register(soak_overrun)
         .register(soak_ordered)
+        .register(soak_paced)
+        .register(soak_few)
         .register(soak_purged)
         .register(soak_switched)
         .state(Arc::new(soak))
@@ -253,6 +259,22 @@ pub fn soak_overrun(ctx: Context) -> Outcome {
 pub async fn soak_ordered(ctx: Context, failures: u32) -> Outcome {
     let attempt = ctx.attempt();
     let work = async { if attempt <= failures { Err(TaskError::retry("not yet")) } else { Ok(attempt.into()) } };
+    noted(&ctx, work).await
+}
+
+/// Starts now and then, see [`PACE`].
+#[yadtq::task(rate_limit = "5/s", rate_burst = 3)]
+pub async fn soak_paced(ctx: Context) -> Outcome {
+    noted(&ctx, async { Ok(Value::Null) }).await
+}
+
+/// Takes a while, and few of one key do at once, see [`FEW`].
+#[yadtq::task(max_running = 2, limit_key = "key")]
+pub async fn soak_few(ctx: Context, key: u64) -> Outcome {
+    let work = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(key.into())
+    };
     noted(&ctx, work).await
 }
 

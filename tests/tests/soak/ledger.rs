@@ -58,6 +58,8 @@ pub struct Entry {
     pub never: bool,
     /// Its ordering key, and its number in that line.
     pub line: Option<(usize, u64)>,
+    /// The key of its limit.
+    pub key: Option<u64>,
     /// How it ended.
     pub outcome: Option<Outcome>,
     /// Whether it failed once, and was replayed.
@@ -74,7 +76,8 @@ pub struct Ledger {
 impl Ledger {
     /// Notes a task that was sent. One that is known already stays as it is.
     pub fn sent(&self, id: &TaskId, kind: &'static str, allowed: Vec<Outcome>, not_before: u64) {
-        let entry = Entry { kind, allowed, not_before, never: false, line: None, outcome: None, replayed: false };
+        let entry =
+            Entry { kind, allowed, not_before, never: false, line: None, key: None, outcome: None, replayed: false };
         self.lock().entry(id.clone()).or_insert(entry);
     }
 
@@ -88,6 +91,11 @@ impl Ledger {
     /// Notes where in the line of its ordering key a task stands.
     pub fn in_line(&self, id: &TaskId, key: usize, number: u64) {
         self.lock().entry(id.clone()).and_modify(|entry| entry.line = Some((key, number)));
+    }
+
+    /// Notes the key of a task's limit.
+    pub fn keyed(&self, id: &TaskId, key: u64) {
+        self.lock().entry(id.clone()).and_modify(|entry| entry.key = Some(key));
     }
 
     /// How a task ended, if it has.

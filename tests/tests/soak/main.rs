@@ -6,6 +6,7 @@
 
 mod fleet;
 mod ledger;
+mod limits;
 mod load;
 mod oracle;
 mod order;
@@ -47,6 +48,8 @@ const TELL: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(180);
 /// From this duration on, Redis is restarted half way.
 const LONG: Duration = Duration::from_secs(300);
+/// How often more is sent at once than limits let through.
+const BURST: Duration = Duration::from_secs(6);
 /// More delayed tasks than are left at the end.
 const MANY: usize = 100_000;
 /// Questions to Redis at a time.
@@ -128,7 +131,7 @@ async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Optio
     let (mut rng, mut senders, start) = (Rng::with_seed(plan.seed), JoinSet::new(), Instant::now());
     let (mut strikes, mut told, mut sent) = (fleet::strikes().peekable(), TELL, 0);
     let (mut replay, mut restart) = (Some(plan.time * 6 / 10), plan.time / 2);
-    let mut orders = Some(plan.time / 5);
+    let (mut orders, mut burst) = (Some(plan.time / 5), BURST);
     let mut steps = tokio::time::interval(STEP);
     while start.elapsed() < plan.time {
         steps.tick().await;
@@ -149,6 +152,11 @@ async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Optio
         }
         if orders.take_if(|at| elapsed >= *at).is_some() {
             senders.spawn(Arc::clone(load).orders());
+        }
+        if elapsed >= burst {
+            senders.spawn(Arc::clone(load).paced());
+            senders.spawn(Arc::clone(load).few(rng.fork()));
+            burst += BURST;
         }
         if elapsed >= restart
             && let Some(redis) = redis.take()

@@ -16,7 +16,7 @@ use yadtq_tests::soak::{BEAT, BEAT_SECONDS, Note, What};
 
 use super::{
     ledger::{Entry, Outcome},
-    order, pauses,
+    limits, order, pauses,
 };
 
 /// Attempts of a task's name at most.
@@ -26,7 +26,7 @@ fn most_attempts(task: &str) -> u32 {
         "soak_dawdle" => 2,
         // They steer their end themselves, or succeed.
         "soak_sum" | "soak_fatal" | "soak_snooze" | "soak_obey" | "soak_count" | "soak_doze" | "soak_overrun"
-        | "soak_purged" | "soak_switched" => 1,
+        | "soak_paced" | "soak_few" | "soak_purged" | "soak_switched" => 1,
         other => panic!("{other} is no task of the soak"),
     }
 }
@@ -153,6 +153,7 @@ impl Evidence {
         }
         self.letters_are_of_failures(&mut found);
         order::check(&self.entries, &self.notes, &mut found);
+        limits::check(&self.entries, &self.notes, &mut found);
         pauses::check(&self.notes, &mut found);
         found
     }
@@ -258,6 +259,7 @@ mod tests {
             not_before: 0,
             never: false,
             line: None,
+            key: None,
             outcome: Some(sum),
             replayed: false,
         };

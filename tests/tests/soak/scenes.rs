@@ -1,7 +1,8 @@
-//! What is not sent all the time: the orders of an operator.
+//! What is not sent all the time: bursts against limits, and an operator's orders.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use fastrand::Rng;
 use serde_json::Value;
 use yadtq::{Call, Disabled, Error, TaskHandle};
 use yadtq_tests::{
@@ -18,8 +19,25 @@ use super::{
 const KNOWN: Duration = Duration::from_secs(3);
 /// How long nothing must happen before a queue counts as paused, and while it does.
 const QUIET: Duration = Duration::from_secs(1);
+/// Keys of tasks of which few run at once.
+const KEYS: u64 = 3;
 
 impl Load {
+    /// More tasks at once than may start.
+    pub async fn paced(self: Arc<Self>) {
+        let call = Call::named("soak_paced", NO_ARGS);
+        let handles = self.send_all("paced", 20, &call, &success(Value::Null)).await;
+        self.see_all(handles).await;
+    }
+
+    /// More tasks of one key at once than may run.
+    pub async fn few(self: Arc<Self>, mut rng: Rng) {
+        let key = rng.u64(..KEYS);
+        let handles = self.send_all("few", 6, &Call::named("soak_few", (key,)), &success(key)).await;
+        handles.iter().for_each(|handle| self.ledger.keyed(handle.id(), key));
+        self.see_all(handles).await;
+    }
+
     /// Orders of an operator, one after the other.
     pub async fn orders(self: Arc<Self>) {
         self.pause().await;
