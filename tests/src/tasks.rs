@@ -263,9 +263,3 @@ pub async fn few(ms: u64) -> u64 {
     tokio::time::sleep(Duration::from_millis(ms)).await;
     ms
 }
-
-/// Starts once a minute, and kills the worker that runs it.
-#[yadtq::task(rate_limit = "1/m")]
-pub async fn crash_seldom() {
-    std::process::abort();
-}

@@ -48,7 +48,6 @@ async fn work() -> Result<(), Error> {
         .register(tasks::paced)
         .register(tasks::per_user)
         .register(tasks::few)
-        .register(tasks::crash_seldom)
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));
