@@ -24,7 +24,9 @@
 //! - [`task`]: makes a task of a function.
 //! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
 //! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery),
-//!   [dead letters](guide::dead_letters), [orders to all workers](guide::control), [periodic tasks](guide::periodic), [wire format](guide::wire_format),
+//!   [delays and retries](guide::scheduling), [periodic tasks](guide::periodic), [limits](guide::limits),
+//!   [ordering keys](guide::ordering), [dead letters](guide::dead_letters), [orders to all workers](guide::control),
+//!   [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
 mod admin;
