@@ -75,6 +75,17 @@ async fn all_end(handles: &[TaskHandle<u64>]) {
     }
 }
 
+/// The same, and the worker's log tells of it: a result may come before the lines that a process has written.
+async fn all_end_at(worker: &Process, handles: &[TaskHandle<u64>]) {
+    all_end(handles).await;
+    until("its log tells of them", async || {
+        let started = worker.events("task_started");
+        let told: HashSet<_> = started.iter().filter_map(|event| event["task_id"].as_str()).collect();
+        handles.iter().all(|handle| told.contains(handle.id().as_str())).then_some(())
+    })
+    .await;
+}
+
 /// The high topic does not exist when the worker starts.
 async fn first_high_task(bench: &Bench, worker: &Process) {
     let sent = Instant::now();
@@ -90,7 +101,7 @@ async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
     for _ in 0..10 {
         let high = send(&bench.client, Priority::High, 1).await;
         let acknowledged = worker.events("task_started").len();
-        all_end(&high).await;
+        all_end_at(&worker, &high).await;
         let id = high[0].id().to_string();
         let overtaken = overtaken_by(&seen(&worker), &id);
         assert!(overtaken <= ROUND, "{overtaken} tasks started first");
@@ -103,7 +114,7 @@ async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
 
     // Many at once take turns with the low ones: none of the two starves.
     let high: Vec<_> = send(&bench.client, Priority::High, BURST).await;
-    all_end(&high).await;
+    all_end_at(&worker, &high).await;
     let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
     let order = seen(&worker);
     let is_high = |seen: &Seen| matches!(seen, Seen::Started(id) if ids.contains(id));
@@ -121,7 +132,7 @@ async fn strictly_a_high_task_waits_for_what_runs() {
     first_high_task(&bench, &worker).await;
     for count in [1, 1, 1, 1, 1, BURST] {
         let high = send(&bench.client, Priority::High, count).await;
-        all_end(&high).await;
+        all_end_at(&worker, &high).await;
         let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
         let mut waiting = 0_usize;
         // While a high task has been received and has not started, no other starts.
