@@ -196,7 +196,7 @@ impl Control {
     }
 
     fn granted(&mut self, job: Arc<Job>, token: Token, deliveries: u32, sent: Instant) {
-        let id = job.envelope.id.clone();
+        let (id, limit_slot) = (job.envelope.id.clone(), job.envelope.limit_slot);
         let mut run = Run {
             job,
             joined: Vec::new(),
@@ -212,7 +212,8 @@ impl Control {
             overrun: false,
             admitted: None,
             seat: None,
-            limit_slot: None,
+            // Should it be parked before it starts, it holds its place in line.
+            limit_slot,
         };
         if let Some(older) = self.runs.remove(&id) {
             // Its lease was lost, or this would not have been granted.

@@ -36,7 +36,9 @@ impl Control {
             let mut job = job.at_attempt(next.attempt, self.intake.next_nonce());
             // Should the store forget it meanwhile, it still waits.
             job.envelope.eta = Some(next.due);
-            job.envelope.last_error.clone_from(&failure);
+            if failure.is_some() {
+                job.envelope.last_error.clone_from(&failure);
+            }
             // It holds its place in line.
             job.envelope.limit_slot = run.limit_slot;
             self.later.insert(Due::Ask(Arc::new(job)), wait);

@@ -59,7 +59,9 @@ impl Control {
     /// The same attempt at another time.
     pub(super) fn park(&mut self, id: TaskId, token: Token, due: u64) {
         let Some(run) = self.runs.get(&id) else { return };
-        let next = Next { status: Status::Scheduled, attempt: run.job.ask.attempt, due, error: None, in_place: false };
+        // The attempt that follows still wants to know why the one before it failed.
+        let error = run.job.envelope.last_error.as_ref().map(|failure| failure.to_json().into());
+        let next = Next { status: Status::Scheduled, attempt: run.job.ask.attempt, due, error, in_place: false };
         self.go_on(id, token, next, None);
     }
 
