@@ -6,9 +6,14 @@
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
+use comfy_table::Cell;
 use serde::Serialize;
 
-use crate::{failure::Failure, text};
+use crate::{
+    failure::Failure,
+    table::{self, Column},
+    text,
+};
 
 /// What a command answers. Its JSON is a contract: keys are kebab-case and stay as they are.
 pub(crate) trait Answer: Serialize {
@@ -39,6 +44,40 @@ impl Output {
         } else {
             write(&answer.human())
         }
+    }
+
+    /// Writes a list; people are told why, if there is nothing in it.
+    pub(crate) fn list<T: Row>(self, things: Vec<T>, why: &str) -> Result<(), Failure> {
+        let is_empty = things.is_empty();
+        self.print_or(&List(things), is_empty, why)
+    }
+
+    /// Writes an answer; people are told why, if it does not show all that they may expect.
+    pub(crate) fn print_or(self, answer: &impl Answer, is_short: bool, why: &str) -> Result<(), Failure> {
+        self.print(answer)?;
+        if is_short && !self.json {
+            note(why);
+        }
+        Ok(())
+    }
+}
+
+/// Things of one kind: a line each for people, an array in JSON.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List<T>(Vec<T>);
+
+/// A thing in a list.
+pub(crate) trait Row: Serialize {
+    /// What is told of it.
+    const COLUMNS: &'static [Column];
+
+    fn cells(&self) -> Vec<Cell>;
+}
+
+impl<T: Row> Answer for List<T> {
+    fn human(&self) -> String {
+        table::list(T::COLUMNS, self.0.iter().map(Row::cells))
     }
 }
 

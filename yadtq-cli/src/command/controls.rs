@@ -9,7 +9,7 @@ use crate::{
     cli::Global,
     exit::Exit,
     failure::Failure,
-    output::{self, Answer},
+    output::Answer,
     table::{self, Column},
     text,
     time::ago,
@@ -48,11 +48,9 @@ impl Answer for Told {
 impl Controls {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let found = global.connect().await?.admin().controls().await?;
-        let (output, none) = (global.output(), found == Found::default());
-        output.print(&Told(found))?;
-        if none && !output.is_json() {
-            output::note(&format!("no order holds in namespace {}", global.namespace()));
-        }
+        let is_empty = found == Found::default();
+        let why = format!("no order holds in namespace {}", global.namespace());
+        global.output().print_or(&Told(found), is_empty, &why)?;
         Ok(Exit::Done)
     }
 }

@@ -2,29 +2,9 @@
 
 use clap::Args;
 use comfy_table::Cell;
-use serde::Serialize;
 use yadtq::PeriodicInfo;
 
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::Failure,
-    output::{self, Answer},
-    table::{self, Column},
-    text,
-    time::ago,
-};
-
-const COLUMNS: [Column; 8] = [
-    Column::text("NAME"),
-    Column::text("TASK"),
-    Column::text("QUEUE"),
-    Column::text("NEXT"),
-    Column::text("LAST"),
-    Column::text("DECLARED"),
-    Column::text("MISSED"),
-    Column::text("SCHEDULE"),
-];
+use crate::{cli::Global, exit::Exit, failure::Failure, output::Row, table::Column, text, time::ago};
 
 /// List the periodic tasks that workers declare, with their next and last runs
 ///
@@ -38,43 +18,42 @@ Examples:
   yadtq periodic --json | jq -r '.[] | select(.name == \"nightly-report\") | .\"last-id\"'")]
 pub(crate) struct Periodic {}
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct List(Vec<PeriodicInfo>);
-
-impl Answer for List {
-    fn human(&self) -> String {
-        table::list(&COLUMNS, self.0.iter().map(row))
-    }
-}
-
 impl Periodic {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let all = global.connect().await?.admin().periodics().await?;
-        let (output, none) = (global.output(), all.is_empty());
-        output.print(&List(all))?;
-        if none && !output.is_json() {
-            let namespace = global.namespace();
-            output::note(&format!("no worker declares a periodic task in namespace {namespace}"));
-        }
+        let why = format!("no worker declares a periodic task in namespace {}", global.namespace());
+        global.output().list(all, &why)?;
         Ok(Exit::Done)
     }
 }
 
-fn row(periodic: &PeriodicInfo) -> Vec<Cell> {
-    let time = |time: Option<u64>| Cell::new(time.map_or_else(|| "never".to_owned(), ago));
-    let schedule = match &periodic.time_zone {
-        Some(zone) => format!("{} {zone}", periodic.schedule),
-        None => periodic.schedule.clone(),
-    };
-    vec![
-        Cell::new(text::line(&periodic.name)),
-        Cell::new(text::line(&periodic.task)),
-        Cell::new(text::line(&periodic.queue)),
-        time(periodic.next),
-        time(periodic.last),
-        Cell::new(ago(periodic.declared_at)),
-        Cell::new(text::line(&periodic.missed)),
-        Cell::new(text::line(&schedule)),
-    ]
+impl Row for PeriodicInfo {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("NAME"),
+        Column::text("TASK"),
+        Column::text("QUEUE"),
+        Column::text("NEXT"),
+        Column::text("LAST"),
+        Column::text("DECLARED"),
+        Column::text("MISSED"),
+        Column::text("SCHEDULE"),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        let time = |time: Option<u64>| Cell::new(time.map_or_else(|| "never".to_owned(), ago));
+        let schedule = match &self.time_zone {
+            Some(zone) => format!("{} {zone}", self.schedule),
+            None => self.schedule.clone(),
+        };
+        vec![
+            Cell::new(text::line(&self.name)),
+            Cell::new(text::line(&self.task)),
+            Cell::new(text::line(&self.queue)),
+            time(self.next),
+            time(self.last),
+            Cell::new(ago(self.declared_at)),
+            Cell::new(text::line(&self.missed)),
+            Cell::new(text::line(&schedule)),
+        ]
+    }
 }

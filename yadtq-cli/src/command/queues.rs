@@ -5,23 +5,7 @@ use comfy_table::Cell;
 use serde::Serialize;
 use yadtq::{Controls, Priority, QueueDepth};
 
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::Failure,
-    output::{self, Answer},
-    table::{self, Column},
-    text,
-};
-
-const COLUMNS: [Column; 6] = [
-    Column::text("QUEUE"),
-    Column::text("PRIORITY"),
-    Column::number("PARTITIONS"),
-    Column::number("DEPTH"),
-    Column::number("LAG"),
-    Column::text("STATE"),
-];
+use crate::{cli::Global, exit::Exit, failure::Failure, output, table::Column, text};
 
 /// List the queues, with how much waits in each
 ///
@@ -47,33 +31,29 @@ struct Row {
     paused: bool,
 }
 
-#[derive(Serialize)]
-#[serde(transparent)]
-struct List(Vec<Row>);
-
-impl Answer for List {
-    fn human(&self) -> String {
-        table::list(&COLUMNS, self.0.iter().map(Row::cells))
-    }
-}
-
 impl Queues {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let client = global.connect().await?;
         let admin = client.admin();
         let (depths, controls) = tokio::try_join!(admin.queues(), admin.controls())?;
-        let (output, none) = (global.output(), depths.is_empty());
-        let row = |depth| Row::new(depth, &controls);
-        output.print(&List(depths.into_iter().map(row).collect()))?;
-        if none && !output.is_json() {
-            let namespace = global.namespace();
-            output::note(&format!("no queue exists in namespace {namespace}; the first task or worker makes one"));
-        }
+        let namespace = global.namespace();
+        let why = format!("no queue exists in namespace {namespace}; the first task or worker makes one");
+        let rows = depths.into_iter().map(|depth| Row::new(depth, &controls)).collect();
+        global.output().list(rows, &why)?;
         Ok(Exit::Done)
     }
 }
 
-impl Row {
+impl output::Row for Row {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("QUEUE"),
+        Column::text("PRIORITY"),
+        Column::number("PARTITIONS"),
+        Column::number("DEPTH"),
+        Column::number("LAG"),
+        Column::text("STATE"),
+    ];
+
     fn cells(&self) -> Vec<Cell> {
         vec![
             Cell::new(text::line(&self.queue)),
@@ -84,7 +64,9 @@ impl Row {
             Cell::new(if self.paused { "paused" } else { "open" }),
         ]
     }
+}
 
+impl Row {
     fn new(depth: QueueDepth, controls: &Controls) -> Self {
         let QueueDepth { queue, priority, partitions, records, lag } = depth;
         let paused = controls.paused.iter().any(|paused| paused.queue == queue);

@@ -9,7 +9,7 @@ use crate::{
     cli::Global,
     exit::Exit,
     failure::Failure,
-    output::{self, Answer},
+    output::Answer,
     table::{self, Column},
     text,
     time::ago,
@@ -104,12 +104,11 @@ impl Scheduled {
             None => {
                 let found = client.admin().scheduled(self.limit).await?;
                 let (total, shown) = (found.total, found.tasks.len());
-                output.print(&List(found))?;
-                if !output.is_json() && total == 0 {
-                    output::note(&format!("nothing waits for its time in namespace {}", global.namespace()));
-                } else if !output.is_json() && shown as u64 != total {
-                    output::note(&format!("the first {shown} of {total}; --limit shows more"));
-                }
+                let why = match total {
+                    0 => format!("nothing waits for its time in namespace {}", global.namespace()),
+                    _ => format!("the first {shown} of {total}; --limit shows more"),
+                };
+                output.print_or(&List(found), total == 0 || shown as u64 != total, &why)?;
                 return Ok(Exit::Done);
             }
             Some(Action::Run { ids }) => {
