@@ -3,7 +3,6 @@
 use std::{mem, time::Duration};
 
 use proc_macro2::{TokenStream, TokenTree};
-use quote::ToTokens;
 use syn::{
     Ident, LitInt, LitStr, Path, Token,
     ext::IdentExt,
@@ -64,6 +63,9 @@ const MOST_PER_SECOND: u64 = 10_000;
 const MOST_BURST: u32 = 100_000;
 const MOST_RUNNING: u32 = 1_000_000;
 const RESERVED_QUEUES: [&str; 4] = ["dead", "delayed", "events", "control"];
+
+const NO_FUNCTION: &str = "`retry_if` takes the path of a function from a reference to the error to bool, without quotes, such as `retry_if = is_transient`";
+const NO_CRATE: &str = "`crate` takes a path without quotes, such as `crate = my_crate::yadtq`";
 
 impl Options {
     /// Reads all options, past any that are wrong.
@@ -130,12 +132,12 @@ impl Options {
             "max_retries" => self.max_retries = Some(max_retries(key, value)?),
             "retry_base" => self.retry_base = Some(wait(&text(key, value, "1s")?)?),
             "retry_cap" => self.retry_cap = Some(wait(&text(key, value, "10m")?)?),
-            "retry_if" => self.retry_if = Some(function(value)?),
+            "retry_if" => self.retry_if = Some(path(value, NO_FUNCTION)?),
             "rate_limit" => self.rate_limit = Some(rate(&text(key, value, "10/s")?)?),
             "rate_burst" => self.rate_burst = Some(number(key, value, 20, MOST_BURST)?),
             "max_running" => self.max_running = Some(number(key, value, 5, MOST_RUNNING)?),
             "limit_key" => self.limit_key = Some(text(key, value, "user_id")?),
-            "crate" => self.yadtq = path(value)?,
+            "crate" => self.yadtq = path(value, NO_CRATE)?,
             unknown => {
                 let message = format!(
                     "unknown option `{unknown}`; the options are `name`, `queue`, `timeout`, `result_ttl`, `expires`, `unique`, `priority`, `max_retries`, `retry_base`, `retry_cap`, `retry_if`, `rate_limit`, `rate_burst`, `max_running`, `limit_key`, `crate`"
@@ -293,8 +295,7 @@ fn result_ttl(literal: &LitStr) -> syn::Result<Duration> {
 
 /// The same limits as `yadtq::Retry`, which the client and the worker apply to policies known only at run time.
 fn max_retries(key: &Ident, value: TokenStream) -> syn::Result<u32> {
-    let literal: LitInt = syn::parse2(value.clone())
-        .map_err(|_| syn::Error::new_spanned(&value, format!("`{key}` takes a whole number, such as `{key} = 5`")))?;
+    let literal = whole(key, value, 5)?;
     match literal.base10_parse::<u32>() {
         Ok(retries) if retries <= MOST_RETRIES => Ok(retries),
         _ => {
@@ -327,13 +328,17 @@ fn rate(literal: &LitStr) -> syn::Result<Rate> {
 }
 
 fn number(key: &Ident, value: TokenStream, example: u32, most: u32) -> syn::Result<u32> {
-    let literal: LitInt = syn::parse2(value.clone()).map_err(|_| {
-        syn::Error::new_spanned(&value, format!("`{key}` takes a whole number, such as `{key} = {example}`"))
-    })?;
+    let literal = whole(key, value, example)?;
     match literal.base10_parse::<u32>() {
         Ok(number) if (1..=most).contains(&number) => Ok(number),
         _ => Err(syn::Error::new_spanned(literal, format!("`{key}` is a number from 1 to {most}"))),
     }
+}
+
+fn whole(key: &Ident, value: TokenStream, example: u32) -> syn::Result<LitInt> {
+    syn::parse2(value.clone()).map_err(|_| {
+        syn::Error::new_spanned(&value, format!("`{key}` takes a whole number, such as `{key} = {example}`"))
+    })
 }
 
 fn wait(literal: &LitStr) -> syn::Result<Duration> {
@@ -345,13 +350,6 @@ fn wait(literal: &LitStr) -> syn::Result<Duration> {
     }
 }
 
-fn function(value: TokenStream) -> syn::Result<Path> {
-    Path::parse_mod_style.parse2(value.clone()).map_err(|_| {
-        let message = "`retry_if` takes the path of a function from a reference to the error to bool, without quotes, such as `retry_if = is_transient`";
-        syn::Error::new_spanned(value.to_token_stream(), message)
-    })
-}
-
 fn duration(literal: &LitStr) -> syn::Result<Duration> {
     humantime::parse_duration(&literal.value()).map_err(|error| {
         let problem = format!("not a duration: {error}; write it as `30s`, `1m 30s` or `500ms`");
@@ -359,9 +357,6 @@ fn duration(literal: &LitStr) -> syn::Result<Duration> {
     })
 }
 
-fn path(value: TokenStream) -> syn::Result<Path> {
-    Path::parse_mod_style.parse2(value.clone()).map_err(|_| {
-        let message = "`crate` takes a path without quotes, such as `crate = my_crate::yadtq`";
-        syn::Error::new_spanned(value.to_token_stream(), message)
-    })
+fn path(value: TokenStream, otherwise: &str) -> syn::Result<Path> {
+    Path::parse_mod_style.parse2(value.clone()).map_err(|_| syn::Error::new_spanned(value, otherwise))
 }

@@ -153,7 +153,7 @@ impl Admin {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.config.clock.now_us() / 1_000
+        self.config.clock.now_ms()
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {

@@ -13,6 +13,11 @@ pub trait Clock: Debug + Send + Sync {
     /// Microseconds since the Unix epoch, UTC.
     fn now_us(&self) -> u64;
 
+    /// Milliseconds since the Unix epoch, UTC.
+    fn now_ms(&self) -> u64 {
+        self.now_us() / 1_000
+    }
+
     /// Grows steadily, also while the machine sleeps, from an unspecified start.
     fn steady(&self) -> Duration;
 }

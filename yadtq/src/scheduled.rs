@@ -6,25 +6,18 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::time::timeout;
 
 use crate::{
     admin::Admin,
-    broker::{BrokerError, Event, Incoming, Outgoing},
+    broker::{BrokerError, Event, Extent, Incoming, Outgoing},
     core::names::TaskId,
     error::Error,
     wire::envelope::{self, Envelope, delayed_key},
 };
-
-/// Longest wait for something new.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Records per call.
-const BATCH: usize = 500;
 
 /// A task that waits for its time.
 ///
@@ -70,7 +63,7 @@ impl Admin {
     /// Kafka does not answer.
     pub async fn scheduled(&self, limit: usize) -> Result<Scheduled, Error> {
         let mut found = Scheduled::default();
-        for (partition, start, _) in self.delayed_partitions().await? {
+        for Extent { partition, start, .. } in self.delayed_extents().await? {
             // By partition: a key is always in one.
             let mut places: HashMap<Bytes, (u64, i64)> = HashMap::new();
             self.read_delayed(partition, start, |record| {
@@ -112,7 +105,7 @@ impl Admin {
     pub async fn run_now(&self, id: &TaskId) -> Result<bool, Error> {
         let prefix = format!("{id}/");
         let mut found: HashMap<Bytes, Incoming> = HashMap::new();
-        for (partition, start, _) in self.delayed_partitions().await? {
+        for Extent { partition, start, .. } in self.delayed_extents().await? {
             self.read_delayed(partition, start, |record| {
                 let Some(key) = record.key.clone().filter(|key| key.starts_with(prefix.as_bytes())) else { return };
                 match record.value.is_empty() {
@@ -125,10 +118,8 @@ impl Admin {
         let mut runs = false;
         for (key, record) in found {
             // What cannot be read is the scheduler's to bury.
-            let Some(value) = envelope::at(&record.value, self.now_ms()).filter(|value| Envelope::read(value).is_ok())
-            else {
-                continue;
-            };
+            let moved = envelope::at(&record.value, Some(self.now_ms())).ok();
+            let Some(value) = moved.filter(|value| Envelope::read(value).is_ok()) else { continue };
             // In the place of the one that waits: there is never none, and never two.
             let (topic, partition) = (self.delayed_topic(), Some(record.partition));
             self.publish_all(vec![Outgoing { topic, key, value, partition, headers: record.headers }]).await?;
@@ -141,26 +132,24 @@ impl Admin {
     pub(crate) async fn forget_delayed(&self, id: &TaskId, seq: u64) -> Result<(), Error> {
         let key = delayed_key(id, seq);
         let topic = self.delayed_topic();
-        let partitions = self.delayed_partitions().await?;
-        let forget = |(partition, ..): (i32, i64, i64)| deletion(Arc::clone(&topic), key.clone(), partition);
-        self.publish_all(partitions.into_iter().map(forget).collect()).await
+        let extents = self.delayed_extents().await?;
+        let forget = |extent: Extent| deletion(Arc::clone(&topic), key.clone(), extent.partition);
+        self.publish_all(extents.into_iter().map(forget).collect()).await
     }
 
     fn delayed_topic(&self) -> Arc<str> {
         self.namespace().delayed_topic().into()
     }
 
-    async fn delayed_partitions(&self) -> Result<Vec<(i32, i64, i64)>, Error> {
-        let extents = self.broker().extents(&self.delayed_topic()).await?;
-        Ok(extents.into_iter().map(|extent| (extent.partition, extent.start, extent.end)).collect())
+    async fn delayed_extents(&self) -> Result<Vec<Extent>, Error> {
+        Ok(self.broker().extents(&self.delayed_topic()).await?)
     }
 
     /// Reads a partition to its end.
     async fn read_delayed(&self, partition: i32, start: i64, mut each: impl FnMut(Incoming)) -> Result<(), Error> {
         let mut reader = self.broker().read(&self.delayed_topic(), &[(partition, start)])?;
         loop {
-            let timed_out = |_| BrokerError::Timeout { after: PATIENCE, detail: "reading delayed tasks".to_owned() };
-            for event in timeout(PATIENCE, reader.next()).await.map_err(timed_out)? {
+            for event in reader.next_in_time("delayed tasks").await? {
                 match event {
                     Event::Records(records) => records.into_iter().for_each(&mut each),
                     Event::Ended(_) => return Ok(()),
@@ -170,13 +159,8 @@ impl Admin {
         }
     }
 
-    async fn publish_all(&self, mut records: Vec<Outgoing>) -> Result<(), Error> {
-        while !records.is_empty() {
-            let rest = records.split_off(records.len().min(BATCH));
-            let answers = self.broker().publish(std::mem::replace(&mut records, rest)).await;
-            answers.into_iter().collect::<Result<(), BrokerError>>()?;
-        }
-        Ok(())
+    async fn publish_all(&self, records: Vec<Outgoing>) -> Result<(), Error> {
+        Ok(self.broker().publish(records).await.into_iter().collect::<Result<(), BrokerError>>()?)
     }
 }
 

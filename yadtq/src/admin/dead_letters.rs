@@ -172,7 +172,7 @@ impl DeadLetters {
         let topic = self.config.namespace.dead_topic().into();
         let walk = Walk::start(&*self.broker, &topic, &from).await?;
         let ledger = Ledger::load(&*self.broker, &self.config.namespace).await?;
-        let now_ms = self.config.clock.now_us() / 1_000;
+        let now_ms = self.config.clock.now_ms();
         let (broker, config, filter) = (self.broker, self.config, self.filter);
         let (left, is_whole) = (Positions::new(), from.is_empty());
         Ok(DeadLetterWalk { broker, config, walk, ledger, filter, now_ms, left, is_whole })

@@ -11,16 +11,14 @@ use tokio::time::timeout;
 use super::Admin;
 use crate::{
     broker::{BrokerError, Event},
+    client::check_name,
     core::{
         names::Queue,
         orders::{Disabled, Order, Orders},
         priority::Priority,
     },
     error::Error,
-    wire::{
-        control::{self, PARTITION},
-        envelope::MAX_NAME,
-    },
+    wire::control::{self, PARTITION},
 };
 
 /// Longest wait for what holds.
@@ -168,7 +166,8 @@ impl Admin {
     /// # Errors
     /// It is no name of a task. Kafka does not answer: it may or may not be disabled, and can be disabled again.
     pub async fn disable_task(&self, task: &str, then: Disabled) -> Result<(), Error> {
-        let task = checked_task(task)?;
+        check_name(task)?;
+        let task = task.to_owned();
         self.order(Order::Disable { task, at: self.now_ms(), then }).await
     }
 
@@ -178,7 +177,8 @@ impl Admin {
     /// # Errors
     /// As those of [`disable_task`](Self::disable_task).
     pub async fn enable_task(&self, task: &str) -> Result<(), Error> {
-        let task = checked_task(task)?;
+        check_name(task)?;
+        let task = task.to_owned();
         self.order(Order::Enable { task, at: self.now_ms() }).await
     }
 
@@ -223,13 +223,6 @@ impl Admin {
 
 fn checked(queue: &str) -> Result<Queue, Error> {
     queue.parse().map_err(|error| Error::config("queue", error))
-}
-
-fn checked_task(name: &str) -> Result<String, Error> {
-    match name.len() {
-        1..=MAX_NAME => Ok(name.to_owned()),
-        len => Err(Error::config("task", format!("a name has 1 to {MAX_NAME} bytes, this one has {len}"))),
-    }
 }
 
 impl Controls {

@@ -6,10 +6,9 @@
 //! Each arrow is acknowledged before the next one. What dies in between can be repeated: Redis then answers the same,
 //! and the record is published once more, which is one task all the same.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 use tracing::info;
 
@@ -143,7 +142,7 @@ impl DeadLetters {
 async fn replay(
     walk: &DeadLetterWalk, store: &dyn Store, letters: &[DeadLetter],
 ) -> Result<(Vec<Option<Result<Replayed, NotReplayed>>>, Option<Error>), Error> {
-    let now_ms = walk.config.clock.now_us() / 1_000;
+    let now_ms = walk.config.clock.now_ms();
     let checked: Vec<_> = letters.iter().map(|letter| check(letter, now_ms)).collect();
     let revivals: Vec<_> =
         checked.iter().filter_map(|checked| checked.as_ref().ok()).map(|(dead, _)| dead.clone()).collect();
@@ -208,23 +207,9 @@ fn check(letter: &DeadLetter, now_ms: u64) -> Result<(Revival, Outgoing), NotRep
         error: None,
     };
     let next = envelope::hand_on(value, step).map_err(|_| NotReplayed::Unreadable)?;
-    let key = ordering_key(value).unwrap_or_else(|| task.id.to_string());
     let headers = letter.own_headers().clone();
-    let record = Outgoing { topic, key: Bytes::from(key), value: next, partition: None, headers };
+    let record = Outgoing { topic, key: task.key(), value: next, partition: None, headers };
     Ok((Revival { id: task.id, seq: task.seq, task: task.task, queue: queue.shared() }, record))
-}
-
-/// What keeps a record among its own kind: the letter has another key.
-fn ordering_key(value: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Reading<'a> {
-        #[serde(borrow)]
-        ordering_key: Option<Cow<'a, str>>,
-    }
-
-    let reading: Reading<'_> = serde_json::from_slice(value).ok()?;
-    reading.ordering_key.map(Cow::into_owned)
 }
 
 #[cfg(test)]

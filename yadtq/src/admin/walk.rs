@@ -10,16 +10,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
-
-use tokio::time::timeout;
 
 use super::letter::Place;
 use crate::broker::{Broker, BrokerError, Event, Incoming, Reader};
 
-/// Longest wait for something new.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How much waits in the lanes before the order is given up, in records and in bytes; one batch of the reader more.
 const MOST: (usize, usize) = (20_000, 16 * 1_024 * 1_024);
 
@@ -60,8 +55,7 @@ impl Walk {
     pub(super) async fn next(&mut self) -> Result<Option<Incoming>, BrokerError> {
         while self.is_short() {
             let Some(reader) = &mut self.reader else { break };
-            let timed_out = |_| BrokerError::Timeout { after: PATIENCE, detail: "reading dead letters".to_owned() };
-            for event in timeout(PATIENCE, reader.next()).await.map_err(timed_out)? {
+            for event in reader.next_in_time("dead letters").await? {
                 self.take(event);
             }
         }

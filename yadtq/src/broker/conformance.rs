@@ -355,7 +355,7 @@ async fn a_reader_sees_all_and_leaves_no_trace(rig: Rig) {
 }
 
 async fn records_know_when_they_were_written(rig: Rig) {
-    let now_ms = || SystemClock::shared().now_us() / 1_000;
+    let now_ms = || SystemClock::shared().now_ms();
     let before = now_ms();
     rig.publish_numbers(0..1).await;
     let after = now_ms();

@@ -61,7 +61,7 @@ impl Broker for MemoryBroker {
     async fn publish(&self, records: Vec<Outgoing>) -> Vec<Result<(), BrokerError>> {
         let dead = self.shared.namespace.dead_topic();
         let mut topics = self.shared.topics();
-        let now_ms = self.shared.clock.now_us() / 1_000;
+        let now_ms = self.shared.clock.now_ms();
         let append = |record: Outgoing| {
             let limit = MAX_MESSAGE_BYTES + if *record.topic == dead { DEAD_LETTER_EXTRA } else { 0 };
             let len = record.size();

@@ -27,6 +27,9 @@ use crate::{
     wire::Headers,
 };
 
+/// Longest wait for something new in a read that somebody waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A record to publish.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
@@ -196,6 +199,17 @@ pub trait Reader: Send + Sync {
     /// The next events, at least one: records, and ends of partitions. Never fails: while the broker is away it
     /// waits. Cancel safe.
     async fn next(&mut self) -> Vec<Event>;
+}
+
+impl dyn Reader {
+    /// The next events of a read that somebody waits for.
+    ///
+    /// # Errors
+    /// Nothing came for [`PATIENCE`]: the broker is away. `what` was being read.
+    pub(crate) async fn next_in_time(&mut self, what: &str) -> Result<Vec<Event>, BrokerError> {
+        let timed_out = |_| BrokerError::Timeout { after: PATIENCE, detail: format!("reading {what}") };
+        tokio::time::timeout(PATIENCE, self.next()).await.map_err(timed_out)
+    }
 }
 
 /// Membership in the consumer group of one topic.

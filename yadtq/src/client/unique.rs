@@ -5,7 +5,7 @@
 
 use tracing::warn;
 
-use super::{Client, Prepared};
+use super::{Client, prepare::Prepared};
 use crate::{
     core::{
         names::TaskId,

@@ -20,8 +20,8 @@ use crate::core::{
 
 /// A year in ms: no duration in a record means more, and timers take no more.
 const MAX_MS: u64 = 365 * 24 * 3_600_000;
-/// The store's scripts count in doubles.
-const MAX_SEQ: u64 = 1 << 52;
+/// The largest number, and the last time in ms, in a record: the store's scripts count in doubles.
+pub const MAX_NUMBER: u64 = 1 << 52;
 
 /// The longest name of a task or client, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -178,7 +178,7 @@ impl Envelope {
             id: reading.task_id.parse()?,
             task: reading.task.into(),
             args: Args { record: record.clone(), range: start..start + args.len() },
-            seq: reading.seq.unwrap_or(1).clamp(1, MAX_SEQ),
+            seq: reading.seq.unwrap_or(1).clamp(1, MAX_NUMBER),
             attempt: reading.attempt.unwrap_or(1).max(1),
             reply_to: reading.reply_to.map(Into::into),
             timeout_ms: reading.timeout_ms.map(|ms| ms.clamp(1, MAX_MS)),
@@ -188,11 +188,17 @@ impl Envelope {
             unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
             priority: reading.priority,
             ordering_key: ordering_key.map(Into::into),
-            eta: reading.eta.map(|eta| eta.min(MAX_SEQ)),
+            eta: reading.eta.map(|eta| eta.min(MAX_NUMBER)),
             retry: reading.retry.unwrap_or_default(),
             limit_slot: reading.limit_slot,
             last_error: reading.last_error.map(Arc::new),
         })
+    }
+
+    /// The key of its record in a queue: what keeps it among its own kind, else its id.
+    #[must_use]
+    pub fn key(&self) -> Bytes {
+        self.ordering_key.as_deref().unwrap_or(self.id.as_str()).to_owned().into()
     }
 }
 
@@ -270,26 +276,19 @@ pub struct Step<'a> {
 /// # Errors
 /// The bytes are not a JSON object.
 pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error> {
-    let mut fields: Fields<'_> = serde_json::from_slice(record)?;
-    fields.insert("seq".into(), RawValue::from_string(step.seq.to_string())?);
-    fields.insert("attempt".into(), RawValue::from_string(step.attempt.to_string())?);
-    match step.error {
-        Some(error) => drop(fields.insert("last-error".into(), RawValue::from_string(error.to_owned())?)),
-        None => drop(fields.remove("last-error")),
-    }
-    match step.limit_slot {
-        Some(slot) => drop(fields.insert("limit-slot".into(), RawValue::from_string(slot.to_string())?)),
-        None => drop(fields.remove("limit-slot")),
-    }
-    match step.eta {
-        Some(eta) => {
-            fields.insert("eta".into(), RawValue::from_string(eta.to_string())?);
-            fields.insert("queue".into(), serde_json::value::to_raw_value(step.queue)?);
-            fields.insert("priority".into(), serde_json::value::to_raw_value(&step.priority)?);
+    let error = step.error.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
+    let slot = step.limit_slot.map(json);
+    changed(record, |fields| {
+        fields.insert("seq", json(step.seq));
+        fields.insert("attempt", json(step.attempt));
+        fields.set("last-error", error);
+        fields.set("limit-slot", slot);
+        fields.set("eta", step.eta.map(json));
+        if step.eta.is_some() {
+            fields.insert("queue", json(step.queue));
+            fields.insert("priority", json(step.priority));
         }
-        None => drop(fields.remove("eta")),
-    }
-    Ok(serde_json::to_vec(&fields)?.into())
+    })
 }
 
 /// The same record as one of another task.
@@ -297,36 +296,54 @@ pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error
 /// # Errors
 /// The bytes are not a JSON object.
 pub fn under(record: &[u8], id: &str) -> Result<Bytes, serde_json::Error> {
-    let mut fields: Fields<'_> = serde_json::from_slice(record)?;
-    fields.insert("task-id".into(), serde_json::value::to_raw_value(id)?);
-    Ok(serde_json::to_vec(&fields)?.into())
+    changed(record, |fields| fields.insert("task-id", json(id)))
 }
 
 /// The record without the reason why the attempt before failed, if it has one.
 #[must_use]
 pub fn without_error(record: &[u8]) -> Option<Bytes> {
-    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
-    fields.remove("last-error")?;
-    serde_json::to_vec(&fields).ok().map(Into::into)
+    let mut had_one = false;
+    let without = changed(record, |fields| had_one = fields.set("last-error", None)).ok();
+    without.filter(|_| had_one)
 }
 
-/// The record without its time.
-#[must_use]
-pub fn at_once(record: &[u8]) -> Option<Bytes> {
-    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
-    fields.remove("eta");
-    serde_json::to_vec(&fields).ok().map(Into::into)
+/// The record with another time, or without one.
+///
+/// # Errors
+/// The bytes are not a JSON object.
+pub fn at(record: &[u8], eta: Option<u64>) -> Result<Bytes, serde_json::Error> {
+    changed(record, |fields| fields.set("eta", eta.map(json)))
 }
 
-/// The record with another time.
-#[must_use]
-pub fn at(record: &[u8], eta: u64) -> Option<Bytes> {
-    let mut fields: Fields<'_> = serde_json::from_slice(record).ok()?;
-    fields.insert("eta".into(), RawValue::from_string(eta.to_string()).ok()?);
-    serde_json::to_vec(&fields).ok().map(Into::into)
+/// The fields of a record, by name.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+struct Fields<'a>(#[serde(borrow)] BTreeMap<Cow<'a, str>, Box<RawValue>>);
+
+impl Fields<'_> {
+    fn insert(&mut self, name: &'static str, value: Box<RawValue>) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// Whether there was one before.
+    fn set(&mut self, name: &'static str, value: Option<Box<RawValue>>) -> bool {
+        match value {
+            Some(value) => self.0.insert(name.into(), value).is_some(),
+            None => self.0.remove(name).is_some(),
+        }
+    }
 }
 
-type Fields<'a> = BTreeMap<Cow<'a, str>, Box<RawValue>>;
+/// The record with some fields changed, and every other as it was.
+fn changed<T>(record: &[u8], change: impl FnOnce(&mut Fields<'_>) -> T) -> Result<Bytes, serde_json::Error> {
+    let mut fields: Fields<'_> = serde_json::from_slice(record)?;
+    change(&mut fields);
+    Ok(serde_json::to_vec(&fields)?.into())
+}
+
+fn json(value: impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&value).expect("numbers and strings are always JSON")
+}
 
 /// A task that has waited for its time.
 #[derive(Debug)]
@@ -346,17 +363,15 @@ pub struct Due {
 /// # Errors
 /// It is not a task.
 pub fn due(record: &Bytes) -> Result<Due, Unreadable> {
-    let Envelope { id, priority, .. } = Envelope::read(record)?;
-    let mut fields: Fields<'_> = serde_json::from_slice(record).map_err(Unreadable::NotATask)?;
-    fields.remove("eta");
-    let text = |name: &str| {
-        let text = fields.get(name).map(|json| serde_json::from_str::<String>(json.get()));
-        text.transpose().map_err(Unreadable::NotATask)
-    };
-    let queue = text("queue")?.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
-    let key = text("ordering-key")?.unwrap_or_else(|| id.to_string()).into();
-    let record = serde_json::to_vec(&fields).map_err(Unreadable::NotATask)?.into();
-    Ok(Due { queue, priority, key, record })
+    #[derive(Deserialize)]
+    struct Goes {
+        queue: Option<String>,
+    }
+    let task = Envelope::read(record)?;
+    let goes: Goes = serde_json::from_slice(record).map_err(Unreadable::NotATask)?;
+    let queue = goes.queue.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
+    let (priority, key) = (task.priority, task.key());
+    Ok(Due { queue, priority, key, record: at(record, None).map_err(Unreadable::NotATask)? })
 }
 
 /// The key of a delayed record: one step of one task.
@@ -372,5 +387,5 @@ pub fn eta(record: &[u8]) -> u64 {
     struct Eta {
         eta: Option<u64>,
     }
-    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0).min(MAX_SEQ)
+    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0).min(MAX_NUMBER)
 }

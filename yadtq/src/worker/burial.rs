@@ -72,12 +72,7 @@ impl Control {
             partition: None,
             headers: epitaph.headers(&source, &record.headers),
         };
-        let broker = Arc::clone(&self.broker);
-        self.publishing += 1;
-        self.calls.push(Box::pin(async move {
-            publish(&*broker, letter, cut).await;
-            worker::Step::Published { at }
-        }));
+        self.publish_for(letter, cut, at);
     }
 
     /// Publishes a record under its next `seq`, to run at once or when it is due, then completes these offsets. It is
@@ -87,8 +82,8 @@ impl Control {
     ) {
         let (id, seq) = (&job.envelope.id, job.ask.seq + 1);
         let eta = Some(due).filter(|&due| due > self.now_ms());
-        let (queue, priority) = (&*job.ask.queue, self.sources[job.at.queue].priority);
-        let step = Step { seq, attempt, eta, queue, priority, limit_slot, error };
+        let source = &self.sources[job.at.queue];
+        let step = Step { seq, attempt, eta, queue: &job.ask.queue, priority: source.priority, limit_slot, error };
         let value = match envelope::hand_on(&job.record.value, step) {
             Ok(value) => value,
             Err(error) => {
@@ -97,14 +92,21 @@ impl Control {
                 return;
             }
         };
+        let (queue, own_key) = (Arc::clone(&source.topic), job.record.key.clone().unwrap_or_default());
         let (topic, key) = match eta {
             Some(_) => (self.client.config().namespace.delayed_topic().into(), delayed_key(id, seq)),
-            None => (Arc::clone(&self.sources[job.at.queue].topic), job.record.key.clone().unwrap_or_default()),
+            None => (Arc::clone(&queue), own_key.clone()),
         };
-        let (queue, own_key) = (Arc::clone(&self.sources[job.at.queue].topic), job.record.key.clone());
         // One that is too large to wait there goes on at once.
-        let shrink = move |record: &mut Outgoing| without_error(record) || at_once(record, &queue, own_key.as_ref());
+        let shrink = move |record: &mut Outgoing| without_error(record) || at_once(record, &queue, &own_key);
         let record = Outgoing { topic, key, value, partition: None, headers: job.record.headers.clone() };
+        self.publish_for(record, shrink, at);
+    }
+
+    /// Publishes what these offsets wait for.
+    fn publish_for(
+        &mut self, record: Outgoing, shrink: impl FnMut(&mut Outgoing) -> bool + Send + 'static, at: Vec<Position>,
+    ) {
         let broker = Arc::clone(&self.broker);
         self.publishing += 1;
         self.calls.push(Box::pin(async move {
@@ -148,13 +150,16 @@ fn without_error(record: &mut Outgoing) -> bool {
 }
 
 /// Sends a record that should have waited to its queue. `false` if it is on its way there.
-fn at_once(record: &mut Outgoing, queue: &Arc<str>, key: Option<&Bytes>) -> bool {
-    let Some(value) = envelope::at_once(&record.value).filter(|_| record.topic != *queue) else { return false };
+fn at_once(record: &mut Outgoing, queue: &Arc<str>, key: &Bytes) -> bool {
+    if record.topic == *queue {
+        return false;
+    }
+    let Ok(value) = envelope::at(&record.value, None) else { return false };
     error!(event = "delay_skipped", topic = %record.topic, len = record.value.len(),
         "larger than the topic takes (its `max.message.bytes`): the task goes on without its wait");
     *record = Outgoing {
         topic: Arc::clone(queue),
-        key: key.cloned().unwrap_or_default(),
+        key: key.clone(),
         value,
         partition: None,
         headers: std::mem::take(&mut record.headers),

@@ -117,7 +117,7 @@ pub(super) async fn run(
     let sources = levels::sources(&*broker, namespace, &plan.queues)?;
     let (finish, mut finishes) = mpsc::unbounded_channel();
     let mut control = Control {
-        started_at: client.config().clock.now_us() / 1_000,
+        started_at: client.config().clock.now_ms(),
         stillness: Stillness::new(Arc::clone(&client.config().clock)),
         slots: Slots::new(&plan.options, plan.queues.len()),
         sources,

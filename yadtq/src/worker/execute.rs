@@ -203,7 +203,7 @@ impl Control {
             return self.limit(id.clone(), token);
         }
         let job = Arc::clone(&run.job);
-        if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_us() / 1_000) {
+        if job.envelope.expires.is_some_and(|at| at <= self.client.config().clock.now_ms()) {
             return self.end_revoked(id.clone(), token, ErrorKind::Expired, EXPIRED);
         }
         let Some(definition) = &job.definition else { return };

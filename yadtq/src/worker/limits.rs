@@ -231,8 +231,7 @@ impl Control {
         let seat = place.map(|Occupation { place, most, .. }| Seat { place, most, leave });
         // Gone, or ended as revoked, while this was under way: then the seat is given up here.
         let Some(run) = self.runs.get_mut(&id).filter(|run| run.token == token && !run.revoking) else { return };
-        let (suspect, crashed, held) =
-            (run.deliveries >= Claimer::SUSPECT, run.deliveries > 0, run.job.envelope.limit_slot);
+        let (suspect, crashed) = (run.deliveries >= Claimer::SUSPECT, run.deliveries > 0);
         let job = Arc::clone(&run.job);
         run.seat = run.seat.take().or(seat);
         let (wait, is_in_line) = match answer {
@@ -260,8 +259,9 @@ impl Control {
             return;
         }
         let due = self.in_ms(millis(wait));
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.limit_slot = if is_in_line { Some(due) } else { held };
+        // Else it keeps the place that it has.
+        if is_in_line && let Some(run) = self.runs.get_mut(&id) {
+            run.limit_slot = Some(due);
         }
         self.limits.parked.insert(Arc::clone(&job.ask.task), Instant::now());
         self.park(id, token, due);

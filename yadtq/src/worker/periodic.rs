@@ -82,7 +82,7 @@ struct Ticks {
 }
 
 fn now(client: &Client) -> Ms {
-    client.config().clock.now_us() / 1_000
+    client.config().clock.now_ms()
 }
 
 impl Ticks {

@@ -16,7 +16,10 @@ use crate::{
         retry::Retry,
     },
     task::Steer,
-    wire::failure::{ErrorKind, Failure},
+    wire::{
+        envelope::MAX_NUMBER,
+        failure::{ErrorKind, Failure},
+    },
 };
 
 impl Control {
@@ -67,12 +70,11 @@ impl Control {
 
     /// So many ms from now, before the end of time as the store counts it.
     pub(super) fn in_ms(&self, ms: u64) -> u64 {
-        const END: u64 = 1 << 52;
-        self.now_ms().saturating_add(ms).min(END)
+        self.now_ms().saturating_add(ms).min(MAX_NUMBER)
     }
 
     pub(super) fn now_ms(&self) -> u64 {
-        self.client.config().clock.now_us() / 1_000
+        self.client.config().clock.now_ms()
     }
 
     pub(super) fn log_next(&self, run: &Run, next: &Next, failure: Option<&Failure>) {

@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     fn now_ms(&self) -> u64 {
-        self.needs.clock.now_us() / 1_000
+        self.needs.clock.now_ms()
     }
 
     /// Until there is something to do.
@@ -209,9 +209,8 @@ impl Scheduler {
         debug!(event = "scheduler_loaded", worker = %self.needs.worker, partition = id, records = partition.read,
             due_soon = partition.window.len(), "delayed tasks of a partition are ready");
         if self.partitions.values().all(|partition| partition.is_loaded) {
-            let records: u64 = self.partitions.values().map(|partition| partition.read).sum();
-            info!(event = "scheduler_ready", worker = %self.needs.worker, partitions = self.partitions.len(), records,
-                "all delayed tasks are loaded");
+            info!(event = "scheduler_ready", worker = %self.needs.worker, partitions = self.partitions.len(),
+                records = self.records(), "all delayed tasks are loaded");
         }
     }
 
@@ -220,10 +219,14 @@ impl Scheduler {
         let loading = self.partitions.values().filter(|partition| !partition.is_loaded).count();
         if loading > 0 && self.told.elapsed() >= TELL {
             self.told = Instant::now();
-            let records: u64 = self.partitions.values().map(|partition| partition.read).sum();
             info!(event = "scheduler_loading", worker = %self.needs.worker, loading,
-                partitions = self.partitions.len(), records, "reads delayed tasks");
+                partitions = self.partitions.len(), records = self.records(), "reads delayed tasks");
         }
+    }
+
+    /// What was read of its partitions.
+    fn records(&self) -> u64 {
+        self.partitions.values().map(|partition| partition.read).sum()
     }
 
     fn begin_scan(&mut self) {
@@ -278,7 +281,7 @@ impl Scheduler {
             debug!(event = "tasks_due", worker = %self.needs.worker, tasks = batch.len(), "their time has come");
             let mut topics: HashMap<Arc<str>, Vec<Shot>> = HashMap::new();
             for record in batch {
-                let (outgoing, deletion) = due_now(&self.needs.namespace, &self.topic, record.clone());
+                let (outgoing, deletion) = due_now(&self.needs.namespace, &self.topic, &record);
                 topics.entry(Arc::clone(&outgoing.topic)).or_default().push(Shot { record, outgoing, deletion });
             }
             for shots in topics.into_values() {
@@ -347,7 +350,7 @@ fn read(record: Incoming) -> Record<Bytes, Incoming> {
 }
 
 /// What a delayed record becomes, and the deletion that follows. What is no task becomes a dead letter.
-fn due_now(namespace: &Namespace, topic: &Arc<str>, record: Incoming) -> (Outgoing, Outgoing) {
+fn due_now(namespace: &Namespace, topic: &Arc<str>, record: &Incoming) -> (Outgoing, Outgoing) {
     let key = record.key.clone().unwrap_or_default();
     let deletion = deletion(Arc::clone(topic), key.clone(), record.partition);
     let due = match envelope::due(&record.value) {
@@ -356,14 +359,20 @@ fn due_now(namespace: &Namespace, topic: &Arc<str>, record: Incoming) -> (Outgoi
             key: due.key,
             value: due.record,
             partition: None,
-            headers: record.headers,
+            headers: record.headers.clone(),
         },
         Err(error) => {
             let (partition, offset) = (record.partition, record.offset);
             error!(event = "record_unreadable", %topic, partition, offset, %error, "not a task; it becomes a dead letter");
             let epitaph = Epitaph { reason: Reason::Unreadable, error: error.to_string(), attempts: 0, deliveries: 0 };
             let headers = epitaph.headers(&Source { topic, partition, offset }, &record.headers);
-            Outgoing { topic: namespace.dead_topic().into(), key, value: record.value, partition: None, headers }
+            Outgoing {
+                topic: namespace.dead_topic().into(),
+                key,
+                value: record.value.clone(),
+                partition: None,
+                headers,
+            }
         }
     };
     (due, deletion)

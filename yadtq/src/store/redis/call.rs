@@ -14,6 +14,8 @@ use crate::{core::names::TaskId, store::Lease};
 
 /// A Lua script.
 pub(super) struct Script {
+    /// What comes before the text, where scripts share it.
+    prelude: &'static str,
     text: &'static str,
     /// As the first server that was asked told it.
     hash: OnceLock<Bytes>,
@@ -21,14 +23,24 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) const fn new(text: &'static str) -> Self {
-        Self { text, hash: OnceLock::new() }
+        Self::after("", text)
+    }
+
+    /// A script that uses what the prelude defines.
+    pub(super) const fn after(prelude: &'static str, text: &'static str) -> Self {
+        Self { prelude, text, hash: OnceLock::new() }
+    }
+
+    /// All of it, as the server has to know it.
+    fn whole(&self) -> String {
+        [self.prelude, self.text].concat()
     }
 
     async fn hash(&self, client: &Client) -> FredResult<Bytes> {
         if let Some(hash) = self.hash.get() {
             return Ok(hash.clone());
         }
-        let hash = client.script_load::<Bytes, _>(self.text).await?;
+        let hash = client.script_load::<Bytes, _>(self.whole()).await?;
         Ok(self.hash.get_or_init(|| hash).clone())
     }
 }
@@ -46,7 +58,7 @@ pub(super) async fn send(client: &Client, script: &Script, calls: &[Call]) -> Fr
         let answer = send_one(client, "EVALSHA", hash.clone(), call).await;
         match answer {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                send_one(client, "EVAL", Bytes::from_static(script.text.as_bytes()), call).await
+                send_one(client, "EVAL", script.whole().into(), call).await
             }
             answer => answer,
         }

@@ -30,12 +30,14 @@ const MAX_REPLY: usize = 64 * 1_024;
 /// Answers of a batch, in order.
 type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 
+const TELL: &str = include_str!("lua/tell.lua");
+
 static SUBMIT: Script = Script::new(include_str!("lua/submit.lua"));
 static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
-static COMPLETE: Script = Script::new(include_str!("lua/complete.lua"));
+static COMPLETE: Script = Script::after(TELL, include_str!("lua/complete.lua"));
 static HAND_ON: Script = Script::new(include_str!("lua/hand_on.lua"));
 static EXTEND: Script = Script::new(include_str!("lua/extend.lua"));
-static PROGRESS: Script = Script::new(include_str!("lua/progress.lua"));
+static PROGRESS: Script = Script::after(TELL, include_str!("lua/progress.lua"));
 static REPLAY: Script = Script::new(include_str!("lua/replay.lua"));
 static REVOKE: Script = Script::new(include_str!("lua/revoke.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));

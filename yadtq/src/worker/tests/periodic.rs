@@ -85,7 +85,7 @@ async fn missed_ticks_are_skipped_or_run_once() {
     let both = [nightly(Missed::Skip), nightly(Missed::RunOnce)];
     let start = async || {
         let worker = worker(&client, &runs, &both).await;
-        let now = clock.now_us() / 1_000;
+        let now = clock.now_ms();
         until(async || {
             let listed = client.admin().periodics().await.unwrap();
             let declared = listed.iter().filter(|one| one.name != "often" && one.declared_at >= now);

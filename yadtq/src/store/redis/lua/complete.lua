@@ -13,17 +13,6 @@ local time = call('TIME')
 local now = math.floor((time[1] * 1000000 + time[2]) / 1000)
 local now_ms = string.format('%.0f', now)
 local channel_prefix, id_at, max_reply = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local boxes, channels = {}, {}
-
-local function tell(client, reply)
-  local box = boxes[client]
-  if not box then
-    box = {}
-    boxes[client] = box
-    channels[#channels + 1] = client
-  end
-  box[#box + 1] = reply
-end
 
 local function reply(key, status, result, err)
   local id = sub(key, id_at, -2)
@@ -78,7 +67,5 @@ local out = {}
 for i = 1, #KEYS do
   out[i] = complete(KEYS[i], 8 * i - 4)
 end
-for i = 1, #channels do
-  call('PUBLISH', channel_prefix .. channels[i], table.concat(boxes[channels[i]]))
-end
+publish(channel_prefix)
 return out

@@ -8,17 +8,6 @@
 -- and the token and the number with a space between, each with its length in front.
 local call, try = redis.call, redis.pcall
 local channel_prefix, id_at = ARGV[1], tonumber(ARGV[2])
-local boxes, channels = {}, {}
-
-local function tell(client, report)
-  local box = boxes[client]
-  if not box then
-    box = {}
-    boxes[client] = box
-    channels[#channels + 1] = client
-  end
-  box[#box + 1] = report
-end
 
 local function progress(key, token, number, value)
   local h = try('HMGET', key, 'status', 'token', 'progress-number', 'watchers')
@@ -38,7 +27,5 @@ local out = {}
 for i = 1, #KEYS do
   out[i] = progress(KEYS[i], ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2])
 end
-for i = 1, #channels do
-  call('PUBLISH', channel_prefix .. channels[i], table.concat(boxes[channels[i]]))
-end
+publish(channel_prefix)
 return out
