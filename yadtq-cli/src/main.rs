@@ -9,6 +9,7 @@
 
 mod cli;
 mod command;
+mod confirm;
 mod exit;
 mod failure;
 mod input;

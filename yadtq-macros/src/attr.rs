@@ -241,33 +241,18 @@ fn queue(literal: &LitStr) -> syn::Result<String> {
 }
 
 fn timeout(literal: &LitStr) -> syn::Result<Duration> {
-    match duration(literal)? {
-        Duration::ZERO => {
-            let problem = "a timeout of zero would end every run at once; remove the option for no limit";
-            Err(syn::Error::new_spanned(literal, problem))
-        }
-        timeout => Ok(timeout),
-    }
+    let problem = "a timeout of zero would end every run at once; remove the option for no limit";
+    duration_within(literal, problem, |timeout| !timeout.is_zero())
 }
 
 fn expires(literal: &LitStr) -> syn::Result<Duration> {
-    match duration(literal)? {
-        Duration::ZERO => {
-            let problem = "a task that expires at once never runs; remove the option for no limit";
-            Err(syn::Error::new_spanned(literal, problem))
-        }
-        time => Ok(time),
-    }
+    let problem = "a task that expires at once never runs; remove the option for no limit";
+    duration_within(literal, problem, |time| !time.is_zero())
 }
 
 fn unique(literal: &LitStr) -> syn::Result<Duration> {
-    match duration(literal)? {
-        ttl if ttl < Duration::from_secs(1) || ttl > LONGEST_TTL => {
-            let problem = "calls are unique for 1 second to 365 days; remove the option if they need not be";
-            Err(syn::Error::new_spanned(literal, problem))
-        }
-        ttl => Ok(ttl),
-    }
+    let problem = "calls are unique for 1 second to 365 days; remove the option if they need not be";
+    duration_within(literal, problem, |ttl| (Duration::from_secs(1)..=LONGEST_TTL).contains(ttl))
 }
 
 fn priority(literal: &LitStr) -> syn::Result<Ident> {
@@ -284,13 +269,8 @@ fn priority(literal: &LitStr) -> syn::Result<Ident> {
 }
 
 fn result_ttl(literal: &LitStr) -> syn::Result<Duration> {
-    match duration(literal)? {
-        ttl if ttl > LONGEST_TTL => {
-            let problem = "results are kept for at most 365 days; store what has to last elsewhere";
-            Err(syn::Error::new_spanned(literal, problem))
-        }
-        ttl => Ok(ttl),
-    }
+    let problem = "results are kept for at most 365 days; store what has to last elsewhere";
+    duration_within(literal, problem, |ttl| *ttl <= LONGEST_TTL)
 }
 
 /// The same limits as `yadtq::Retry`, which the client and the worker apply to policies known only at run time.
@@ -348,6 +328,12 @@ fn wait(literal: &LitStr) -> syn::Result<Duration> {
         }
         wait => Ok(wait),
     }
+}
+
+/// A duration that fits, or else the problem.
+fn duration_within(literal: &LitStr, problem: &str, fits: impl Fn(&Duration) -> bool) -> syn::Result<Duration> {
+    let duration = duration(literal)?;
+    if fits(&duration) { Ok(duration) } else { Err(syn::Error::new_spanned(literal, problem)) }
 }
 
 fn duration(literal: &LitStr) -> syn::Result<Duration> {

@@ -96,32 +96,32 @@ impl Load {
 
     /// Tasks of a disabled name wait.
     async fn disable(&self) {
-        let admin = self.client.admin();
-        acknowledged(|| admin.disable_task("soak_switched", Disabled::Wait)).await;
-        tokio::time::sleep(KNOWN).await;
-        let call = Call::named("soak_switched", NO_ARGS);
-        let handles = self.send_all("disabled", 5, &call, &success(Value::Null)).await;
-        tokio::time::sleep(KNOWN).await;
-        acknowledged(|| admin.enable_task("soak_switched")).await;
+        let handles = self.send_while_disabled(Disabled::Wait, "disabled", &success(Value::Null)).await;
         self.see_all(handles).await;
         println!("a task was disabled, and waited");
     }
 
     /// Or they become dead letters.
     async fn disable_to_dead_letters(&self) {
-        let admin = self.client.admin();
-        acknowledged(|| admin.disable_task("soak_switched", Disabled::DeadLetter)).await;
-        tokio::time::sleep(KNOWN).await;
-        let call = Call::named("soak_switched", NO_ARGS);
         // A worker that hears late may run one.
         let either = [success(Value::Null), failure("disabled", 1)].concat();
-        let handles = self.send_all("disabled-dead", 5, &call, &either).await;
-        tokio::time::sleep(KNOWN).await;
-        acknowledged(|| admin.enable_task("soak_switched")).await;
+        let handles = self.send_while_disabled(Disabled::DeadLetter, "disabled-dead", &either).await;
         // Only what is seen to its end is replayed: not before everybody knows.
         tokio::time::sleep(KNOWN).await;
         self.see_all(handles).await;
         println!("a task was disabled, and became dead letters");
+    }
+
+    async fn send_while_disabled(
+        &self, then: Disabled, kind: &'static str, allowed: &[Outcome],
+    ) -> Vec<TaskHandle<Value>> {
+        let admin = self.client.admin();
+        acknowledged(|| admin.disable_task("soak_switched", then)).await;
+        tokio::time::sleep(KNOWN).await;
+        let handles = self.send_all(kind, 5, &Call::named("soak_switched", NO_ARGS), allowed).await;
+        tokio::time::sleep(KNOWN).await;
+        acknowledged(|| admin.enable_task("soak_switched")).await;
+        handles
     }
 
     async fn send_all(

@@ -1,13 +1,13 @@
 //! `yadtq purge`: ends what waits in a queue.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use clap::Args;
 use serde::Serialize;
 use yadtq::Queue;
 
 use super::pause::note_unknown;
-use crate::{cli::Global, exit::Exit, failure::Failure, output::Answer};
+use crate::{cli::Global, confirm, exit::Exit, failure::Failure, output::Answer};
 
 /// End all tasks that wait in a queue, and tell whoever awaits them
 ///
@@ -49,22 +49,11 @@ impl Purge {
         }
         let client = global.connect().await?;
         if !self.yes {
-            confirm(&self.queue)?;
+            confirm::purge(&format!("end all tasks that wait in {}?", self.queue))?;
         }
         let tasks = client.admin().purge(self.queue.as_str()).await?;
         global.output().print(&Told { queue: self.queue.to_string(), tasks })?;
         note_unknown(global, &client, &self.queue).await?;
         Ok(Exit::Done)
     }
-}
-
-fn confirm(queue: &Queue) -> Result<(), Failure> {
-    let mut answer = String::new();
-    let _ = write!(anstream::stderr(), "end all tasks that wait in {queue}? They cannot be had back. [y/N] ");
-    let unread = |error| Failure::Input(format!("the answer cannot be read: {error}"));
-    std::io::stdin().read_line(&mut answer).map_err(unread)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::Input("nothing was purged".to_owned()))
 }

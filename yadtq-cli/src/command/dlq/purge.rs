@@ -1,12 +1,12 @@
 //! `yadtq dlq purge`: forgets dead letters.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::filter::{Filter, Which};
-use crate::{cli::Global, exit::Exit, failure::Failure, output::Answer, progress::Progress};
+use crate::{cli::Global, confirm, exit::Exit, failure::Failure, output::Answer, progress::Progress};
 
 /// Forget dead letters; their tasks stay failed
 ///
@@ -68,7 +68,7 @@ impl Purge {
             if count == 0 {
                 return self.which.none();
             }
-            confirm(count)?;
+            confirm::purge(&format!("purge {count} dead letter(s)?"))?;
         }
         let progress = Progress::start("dead letters purged");
         let purged = letters.purge_each(|done| progress.reached(done)).await;
@@ -77,15 +77,4 @@ impl Purge {
         global.output().print(&Summary { purged: Some(purged), would_purge: None })?;
         if purged == 0 { self.which.none() } else { Ok(Exit::Done) }
     }
-}
-
-fn confirm(count: u64) -> Result<(), Failure> {
-    let mut answer = String::new();
-    let _ = write!(anstream::stderr(), "purge {count} dead letter(s)? They cannot be had back. [y/N] ");
-    let unread = |error| Failure::Input(format!("the answer cannot be read: {error}"));
-    std::io::stdin().read_line(&mut answer).map_err(unread)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::Input("nothing was purged".to_owned()))
 }
