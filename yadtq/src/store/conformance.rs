@@ -21,8 +21,8 @@ use self::{
     claims::*, in_place::*, limits::*, periodic::*, replays::*, runs::*, told::*, uniques::*, waits::*, workers::*,
 };
 use super::{
-    Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store, StoreError,
-    Submission, WorkerInfo,
+    Answers, Completion, Handover, Lease, MAX_WAITERS, Notice, Replies, Reply, Report, Reservation, Revival, Store,
+    StoreError, Submission, WorkerInfo,
     memory::MemoryStore,
     redis::testing::{cluster_for_test, redis_for_test},
     ttl,
@@ -98,6 +98,10 @@ fn ask(seq: u64, nonce: u64) -> Arc<Ask> {
     Arc::new(Ask { seq, attempt: 1, nonce, task: "add".into(), queue: "default".into() })
 }
 
+fn submission(id: &TaskId) -> Submission {
+    Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None }
+}
+
 fn worker(name: &str) -> Claimer {
     Claimer { worker: name.into(), lease_ms: LEASE_MS, take_over: true, quarantine: 9, max_deliveries: 5 }
 }
@@ -112,7 +116,7 @@ fn success(lease: Lease, result: &str) -> Completion {
     Completion { lease, outcome, reply_to: None, ttl_ms: ttl::RESULT }
 }
 
-fn only<T>(answers: Result<Vec<Result<T, StoreError>>, StoreError>) -> T {
+fn only<T>(answers: Answers<T>) -> T {
     let mut answers = answers.unwrap();
     assert_eq!(answers.len(), 1);
     answers.pop().unwrap().unwrap()
@@ -150,9 +154,8 @@ async fn submit_changes_nothing_that_is_there(store: &dyn Subject) {
     let (fresh, claimed) = (TaskId::new(), TaskId::new());
     granted(store, &claimed, &ask(1, 1)).await;
     let before = read(store, &claimed).await;
-    let submission =
-        |id: &TaskId| Submission { id: id.clone(), task: "mail".into(), queue: "q".into(), reply_to: None, eta: None };
-    let tasks = [submission(&fresh), submission(&claimed)];
+    let mail = |id: &TaskId| Submission { task: "mail".into(), queue: "q".into(), ..submission(id) };
+    let tasks = [mail(&fresh), mail(&claimed)];
     store.submit(&tasks).await.unwrap();
     let queued = read(store, &fresh).await.unwrap();
     let now_us = queued.queued_at.unwrap() * 1_000;
@@ -168,16 +171,7 @@ async fn ttls_follow_the_transitions(store: &dyn Subject) {
         let left = store.ttl_ms(&id).await;
         assert!((ttl_ms - 10_000..=ttl_ms).contains(&left), "{left} of {ttl_ms}");
     };
-    store
-        .submit(&[Submission {
-            id: id.clone(),
-            task: "add".into(),
-            queue: "default".into(),
-            reply_to: None,
-            eta: None,
-        }])
-        .await
-        .unwrap();
+    store.submit(&[submission(&id)]).await.unwrap();
     about(ttl::WAITING).await;
     let token = granted(store, &id, &asked).await;
     about(ttl::WAITING).await;
@@ -205,7 +199,7 @@ async fn a_spoiled_key_fails_alone(store: &dyn Subject) {
     if !store.spoil(&ids[1]).await {
         return;
     }
-    fn check<T: std::fmt::Debug>(answers: Result<Vec<Result<T, StoreError>>, StoreError>) -> [T; 2] {
+    fn check<T: std::fmt::Debug>(answers: Answers<T>) -> [T; 2] {
         let [Ok(first), Err(StoreError::WrongType { key, .. }), Ok(last)] =
             <[_; 3]>::try_from(answers.unwrap()).unwrap()
         else {
@@ -231,19 +225,11 @@ async fn a_spoiled_key_fails_alone(store: &dyn Subject) {
     let client: ClientId = "c".into();
     assert!(check(store.read(&ids, Some(&client)).await).iter().all(Option::is_some));
     assert!(check(store.watch(&ids, &client).await).iter().all(Option::is_some));
-    let submissions = ids.map(|id| Submission { id, task: "add".into(), queue: "q".into(), reply_to: None, eta: None });
-    assert!(matches!(store.submit(&submissions).await, Err(StoreError::WrongType { .. })));
+    assert!(matches!(store.submit(&ids.map(|id| submission(&id))).await, Err(StoreError::WrongType { .. })));
 }
 
 async fn a_thousand_at_once(store: &dyn Subject) {
     let ids = (0..1_000).map(|_| TaskId::new()).collect::<Vec<_>>();
-    let submission = |id: &TaskId| Submission {
-        id: id.clone(),
-        task: "add".into(),
-        queue: "default".into(),
-        reply_to: None,
-        eta: None,
-    };
     store.submit(&ids.iter().map(submission).collect::<Vec<_>>()).await.unwrap();
     let asked = ask(1, 1);
     let asks = ids.iter().map(|id| (id.clone(), Arc::clone(&asked))).collect::<Vec<_>>();

@@ -14,8 +14,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Completion, Entry as LimitEntry, Handover, Lease, MAX_WAITERS, Notice, Occupation, Place, Replies, Reply, Report,
-    Reservation, Revival, Store, StoreError, StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
+    Answers, Completion, Entry as LimitEntry, Handover, Lease, MAX_WAITERS, Notice, Occupation, Place, Replies, Reply,
+    Report, Reservation, Revival, Store, StoreError, StoreInfo, Submission, WorkerInfo, mailbox::Mailbox, ttl,
 };
 use crate::{
     clock::Clock,
@@ -75,7 +75,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError> {
+    async fn reserve(&self, keys: &[Reservation]) -> Answers<Reserved> {
         let (mut inner, now_us) = self.lock();
         let now_ms = now_us / 1_000;
         let reserve = |Reservation { key, id, ttl_ms }: &Reservation| {
@@ -88,15 +88,13 @@ impl Store for MemoryStore {
         Ok(keys.iter().map(reserve).collect())
     }
 
-    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Answers<bool> {
         let (mut inner, now_us) = self.lock();
         let confirm = |(key, id): &(UniqueKey, TaskId)| Ok(unique::confirm(inner.unique(key, now_us / 1_000).0, id));
         Ok(keys.iter().map(confirm).collect())
     }
 
-    async fn claim(
-        &self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)],
-    ) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
+    async fn claim(&self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)]) -> Answers<Claim> {
         let (mut inner, now_us) = self.lock();
         let mut by = by.clone();
         let claim = |(id, ask): &(TaskId, Arc<Ask>)| {
@@ -105,7 +103,7 @@ impl Store for MemoryStore {
         Ok(asks.iter().map(claim).collect())
     }
 
-    async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+    async fn complete(&self, runs: &[Completion]) -> Answers<Verdict> {
         let (mut inner, now_us) = self.lock();
         let mut told = HashMap::<ClientId, Vec<Reply>>::new();
         let verdicts = runs.iter().map(|run| Ok(inner.complete(run, now_us, &mut told))).collect();
@@ -115,7 +113,7 @@ impl Store for MemoryStore {
         Ok(verdicts)
     }
 
-    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError> {
+    async fn hand_on(&self, runs: &[Handover]) -> Answers<HandedOn> {
         let (mut inner, now_us) = self.lock();
         let hand_on = |Handover { lease: Lease { id, ask, held }, next }: &Handover| {
             Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
@@ -125,9 +123,7 @@ impl Store for MemoryStore {
         Ok(runs.iter().map(hand_on).collect())
     }
 
-    async fn extend(
-        &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
-    ) -> Result<Vec<Result<Extended, StoreError>>, StoreError> {
+    async fn extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended> {
         let (mut inner, now_us) = self.lock();
         let extend = |Lease { id, ask, held }: &Lease| {
             Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
@@ -137,14 +133,12 @@ impl Store for MemoryStore {
         Ok(leases.iter().map(extend).collect())
     }
 
-    async fn admit(&self, entries: &[LimitEntry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError> {
+    async fn admit(&self, entries: &[LimitEntry]) -> Answers<Admission> {
         let (mut inner, now_us) = self.lock();
         Ok(entries.iter().map(|entry| Ok(inner.limits.admit(entry, now_us))).collect())
     }
 
-    async fn occupy(
-        &self, lease_ms: u64, runs: &[Occupation],
-    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError> {
+    async fn occupy(&self, lease_ms: u64, runs: &[Occupation]) -> Answers<Option<u64>> {
         let (mut inner, now_us) = self.lock();
         Ok(runs.iter().map(|run| Ok(inner.limits.occupy(run, lease_ms, now_us / 1_000))).collect())
     }
@@ -155,7 +149,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+    async fn progress(&self, reports: &[Report]) -> Answers<bool> {
         let (mut inner, now_us) = self.lock();
         let mut told = Vec::new();
         let note = |report: &Report| {
@@ -177,7 +171,7 @@ impl Store for MemoryStore {
         Ok(answers)
     }
 
-    async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+    async fn release(&self, leases: &[Lease]) -> Answers<Verdict> {
         let (mut inner, now_us) = self.lock();
         let release = |Lease { id, held, .. }: &Lease| {
             Ok(inner.change(id, now_us, ttl::RESULT, |entry| lifecycle::release(&mut entry.state, held.token, now_us)))
@@ -185,7 +179,7 @@ impl Store for MemoryStore {
         Ok(leases.iter().map(release).collect())
     }
 
-    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError> {
+    async fn revoke(&self, ids: &[TaskId]) -> Answers<Revocation> {
         let (mut inner, now_us) = self.lock();
         let revoke = |id: &TaskId| {
             let mut told = HashMap::new();
@@ -209,7 +203,7 @@ impl Store for MemoryStore {
         Ok(ids.iter().map(revoke).collect())
     }
 
-    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError> {
+    async fn replay(&self, dead: &[Revival]) -> Answers<Replay> {
         let (mut inner, now_us) = self.lock();
         let replay = |Revival { id, seq, task, queue }: &Revival| {
             Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
@@ -223,15 +217,11 @@ impl Store for MemoryStore {
         self.replies(&control(worker)).await
     }
 
-    async fn read(
-        &self, ids: &[TaskId], waiter: Option<&ClientId>,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+    async fn read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>> {
         Ok(self.look(ids, |entry| join(&mut entry.waiters, waiter)))
     }
 
-    async fn watch(
-        &self, ids: &[TaskId], watcher: &ClientId,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+    async fn watch(&self, ids: &[TaskId], watcher: &ClientId) -> Answers<Option<TaskState>> {
         Ok(self.look(ids, |entry| {
             join(&mut entry.waiters, Some(watcher));
             join(&mut entry.watchers, Some(watcher));
@@ -269,7 +259,7 @@ impl Store for MemoryStore {
         Ok(live.map(|worker| worker.info.clone()).collect())
     }
 
-    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+    async fn declare(&self, tasks: &[Declaration]) -> Answers<Known> {
         let (mut inner, now_us) = self.lock();
         let now_ms = now_us / 1_000;
         inner.periodics.retain(|_, periodic| periodic.expires_ms > now_ms);

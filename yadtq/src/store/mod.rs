@@ -276,74 +276,66 @@ pub struct StoreInfo {
     pub warnings: Vec<String>,
 }
 
-/// A task's transitions and the registry of workers.
+/// Answers of a batch, in order.
 ///
-/// The outer error of a batch says that nothing is known of any of its calls: send it again. An inner error
-/// concerns one task alone.
+/// The outer error says that nothing is known of any of its calls: send it again. An inner error concerns one task alone.
+pub type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
+
+/// A task's transitions and the registry of workers.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// Notes tasks as queued, where the store has nothing of them yet.
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError>;
 
     /// Asks for unique keys: [`unique::reserve`](crate::core::unique::reserve) on each, in order.
-    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError>;
+    async fn reserve(&self, keys: &[Reservation]) -> Answers<Reserved>;
 
     /// Notes that Kafka has the tasks of unique keys; `false`: the key is free by now, or another task's.
-    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Answers<bool>;
 
     /// Asks to run tasks: [`lifecycle::claim`](crate::core::lifecycle::claim) on each, in order, by the
     /// store's clock. `by.quarantine` counts over the whole batch.
-    async fn claim(
-        &self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)],
-    ) -> Result<Vec<Result<Claim, StoreError>>, StoreError>;
+    async fn claim(&self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)]) -> Answers<Claim>;
 
     /// Records how runs ended, and tells the clients that wait. `Recorded` means readers can see it.
-    async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
+    async fn complete(&self, runs: &[Completion]) -> Answers<Verdict>;
 
     /// Gives tasks up to later records, which are to be published after that.
-    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError>;
+    async fn hand_on(&self, runs: &[Handover]) -> Answers<HandedOn>;
 
     /// Extends leases.
-    async fn extend(
-        &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
-    ) -> Result<Vec<Result<Extended, StoreError>>, StoreError>;
+    async fn extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended>;
 
     /// Asks whether tasks may start: [`limits::admit`](crate::core::limits::admit) on each, in order, by the store's
     /// clock. Sent twice, it may cost a start: never one too many.
-    async fn admit(&self, entries: &[Entry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError>;
+    async fn admit(&self, entries: &[Entry]) -> Answers<Admission>;
 
     /// Takes or keeps places until the lease is over: [`limits::occupy`](crate::core::limits::occupy) on each, in order.
     /// `Some`: there is none; look again after so many ms.
-    async fn occupy(
-        &self, lease_ms: u64, runs: &[Occupation],
-    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError>;
+    async fn occupy(&self, lease_ms: u64, runs: &[Occupation]) -> Answers<Option<u64>>;
 
     /// Gives places up.
     async fn vacate(&self, places: &[Place]) -> Result<(), StoreError>;
 
     /// Notes how far runs are, and tells the clients that watch. A hint: `false` for a run that is not its task's
     /// any more.
-    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError>;
+    async fn progress(&self, reports: &[Report]) -> Answers<bool>;
 
     /// Gives tasks back.
-    async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError>;
+    async fn release(&self, leases: &[Lease]) -> Answers<Verdict>;
 
     /// Ends tasks, or asks the workers that run them to, and tells whoever waits.
-    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError>;
+    async fn revoke(&self, ids: &[TaskId]) -> Answers<Revocation>;
 
     /// Lets dead tasks run again; their records are to be published after that.
-    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError>;
+    async fn replay(&self, dead: &[Revival]) -> Answers<Replay>;
 
     /// Reads tasks; `None`: the store has nothing of it. With a `waiter`, the client is told when a task ends
     /// that has not ended yet.
-    async fn read(
-        &self, ids: &[TaskId], waiter: Option<&ClientId>,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
+    async fn read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>>;
 
     /// Reads tasks as [`read`](Self::read) does, with a waiter that is also told how far they are.
-    async fn watch(
-        &self, ids: &[TaskId], watcher: &ClientId,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError>;
+    async fn watch(&self, ids: &[TaskId], watcher: &ClientId) -> Answers<Option<TaskState>>;
 
     /// Opens the channel on which a worker is told what to do.
     async fn control(&self, worker: &WorkerId) -> Result<Box<dyn Replies>, StoreError>;
@@ -364,7 +356,7 @@ pub trait Store: Debug + Send + Sync {
 
     /// Notes periodic tasks that a worker declares: [`ticks::declare`](crate::core::ticks::declare) on each. They are
     /// forgotten [`ttl::WAITING`] after their next tick, or after now if there is none.
-    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError>;
+    async fn declare(&self, tasks: &[Declaration]) -> Answers<Known>;
 
     /// Periodic tasks that are not forgotten, by name.
     async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError>;

@@ -22,7 +22,7 @@ use crate::{
         lifecycle::{Claim, Claimer, Token},
         priority::{Chooser, Priority},
     },
-    store::StoreError,
+    store::Answers,
     wire::failure::{ErrorKind, Failure},
 };
 
@@ -59,7 +59,7 @@ impl Claims {
 pub(super) struct Claimed {
     jobs: Vec<Arc<Job>>,
     sent: Instant,
-    answers: Result<Vec<Result<Claim, StoreError>>, StoreError>,
+    answers: Answers<Claim>,
 }
 
 impl Control {

@@ -15,7 +15,7 @@ use crate::{
         lifecycle::{Extended, Token},
         names::TaskId,
     },
-    store::{Lease, StoreError},
+    store::{Answers, Lease},
 };
 
 /// Leases confirmed more recently than this are left alone.
@@ -28,7 +28,7 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Extensions {
     leases: Vec<Lease>,
     sent: Instant,
-    answers: Result<Vec<Result<Extended, StoreError>>, StoreError>,
+    answers: Answers<Extended>,
 }
 
 impl Control {

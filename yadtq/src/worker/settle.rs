@@ -20,7 +20,7 @@ use crate::{
         lifecycle::{HandOn, HandedOn, Next, Outcome, Status, Token, Verdict},
         names::TaskId,
     },
-    store::{Completion, Handover, Store, StoreError, ttl},
+    store::{Answers, Completion, Handover, Store, ttl},
     task::{Steer, TaskError},
     wire::failure::{ErrorKind, Failure},
 };
@@ -52,7 +52,7 @@ enum End {
 /// A batch of ends, and its answers.
 pub(super) struct Settling {
     endings: Vec<Ending>,
-    answers: Result<Vec<Result<Told, StoreError>>, StoreError>,
+    answers: Answers<Told>,
 }
 
 /// What the store said to an end.
@@ -293,7 +293,7 @@ impl Control {
 /// Records ends of both kinds; the answers come in the order of the endings.
 async fn settle(
     store: &dyn Store, endings: &[Ending], completions: &[Completion], handovers: &[Handover],
-) -> Result<Vec<Result<Told, StoreError>>, StoreError> {
+) -> Answers<Told> {
     let complete = async { if completions.is_empty() { Ok(Vec::new()) } else { store.complete(completions).await } };
     let hand_on = async { if handovers.is_empty() { Ok(Vec::new()) } else { store.hand_on(handovers).await } };
     let (completed, handed_on) = tokio::join!(complete, hand_on);

@@ -56,16 +56,7 @@ pub(super) async fn replies_reach_who_asked(store: &dyn Subject) {
 pub(super) async fn replies_reach_all_that_wait(store: &dyn Subject) {
     let (mut first, mut second) = (open(store, "first").await, open(store, "second").await);
     let (id, asked) = (TaskId::new(), ask(1, 1));
-    store
-        .submit(&[Submission {
-            id: id.clone(),
-            task: "add".into(),
-            queue: "default".into(),
-            reply_to: None,
-            eta: None,
-        }])
-        .await
-        .unwrap();
+    store.submit(&[submission(&id)]).await.unwrap();
     for client in ["first", "second", "second"] {
         only(store.read(std::slice::from_ref(&id), Some(&client.into())).await).unwrap();
     }

@@ -10,7 +10,7 @@ pub(super) async fn revoke_of_what_waits(store: &dyn Subject) {
     let mut replies = open(store, "sender").await;
     let id = TaskId::new();
     let reply_to = Some("sender".into());
-    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to, eta: None };
+    let task = Submission { reply_to, ..submission(&id) };
     store.submit(&[task]).await.unwrap();
     assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: None });
     assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: None }, "sent twice");
@@ -75,8 +75,7 @@ pub(super) async fn a_lost_record_can_be_handed_on_while_its_lease_is_fresh(stor
 pub(super) async fn revoke_of_what_waits_for_its_time(store: &dyn Subject) {
     let id = TaskId::new();
     let eta = store.now_us().await.unwrap() / 1_000 + 30 * 24 * 3_600_000;
-    let task =
-        Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: Some(eta) };
+    let task = Submission { eta: Some(eta), ..submission(&id) };
     store.submit(&[task]).await.unwrap();
     let state = read(store, &id).await.unwrap();
     assert_eq!((state.status, state.eta), (Status::Scheduled, Some(eta)));
@@ -91,8 +90,7 @@ pub(super) async fn revoke_of_what_waits_for_its_time(store: &dyn Subject) {
 pub(super) async fn an_end_is_remembered_as_long_as_another_record_waits(store: &dyn Subject) {
     let id = TaskId::new();
     let eta = store.now_us().await.unwrap() / 1_000 + 30 * 24 * 3_600_000;
-    let task =
-        Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: Some(eta) };
+    let task = Submission { eta: Some(eta), ..submission(&id) };
     store.submit(&[task]).await.unwrap();
     // Sent again under its id, without a delay.
     let now = ask(1, 1);
@@ -127,7 +125,6 @@ pub(super) async fn revoke_of_what_nobody_has_seen(store: &dyn Subject) {
     for sent in ["once", "twice"] {
         assert_eq!(revoke(store, &id).await, Revocation::Revoked { delayed: Some(1) }, "{sent}: it may be delayed");
     }
-    let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None };
-    store.submit(&[task]).await.unwrap();
+    store.submit(&[submission(&id)]).await.unwrap();
     assert_eq!(claim(store, &worker("w1"), &id, &ask(1, 1)).await, Claim::Revoked);
 }

@@ -9,15 +9,12 @@ use super::{
 };
 use crate::{
     core::limits::{Admission, LONGEST_US, LOOK_MS, SLACK_US, Turn},
-    store::{Entry, Occupation, Place, StoreError},
+    store::{Answers, Entry, Occupation, Place, StoreError},
 };
 
 static ADMIT: Script = Script::new(include_str!("lua/admit.lua"));
 static OCCUPY: Script = Script::new(include_str!("lua/occupy.lua"));
 static VACATE: Script = Script::new(include_str!("lua/vacate.lua"));
-
-/// Answers of a batch, in order.
-type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 
 impl RedisStore {
     pub(super) async fn run_admit(&self, entries: &[Entry]) -> Answers<Admission> {

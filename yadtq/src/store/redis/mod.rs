@@ -39,8 +39,8 @@ use self::{
     replies::RedisReplies,
 };
 use super::{
-    Completion, Entry, Handover, Lease, Occupation, Place, Replies, Report, Reservation, Revival, Store, StoreError,
-    StoreInfo, Submission, WorkerInfo,
+    Answers, Completion, Entry, Handover, Lease, Occupation, Place, Replies, Report, Reservation, Revival, Store,
+    StoreError, StoreInfo, Submission, WorkerInfo,
 };
 use crate::core::{
     lifecycle::{Ask, Claim, Claimer, Extended, HandedOn, Replay, Revocation, TaskState, Verdict},
@@ -90,41 +90,35 @@ impl Store for RedisStore {
         self.run_submit(tasks).await
     }
 
-    async fn reserve(&self, keys: &[Reservation]) -> Result<Vec<Result<Reserved, StoreError>>, StoreError> {
+    async fn reserve(&self, keys: &[Reservation]) -> Answers<Reserved> {
         self.run_reserve(keys).await
     }
 
-    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+    async fn confirm(&self, keys: &[(UniqueKey, TaskId)]) -> Answers<bool> {
         self.run_confirm(keys).await
     }
 
-    async fn claim(
-        &self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)],
-    ) -> Result<Vec<Result<Claim, StoreError>>, StoreError> {
+    async fn claim(&self, by: &Claimer, asks: &[(TaskId, Arc<Ask>)]) -> Answers<Claim> {
         self.run_claim(by, asks).await
     }
 
-    async fn complete(&self, runs: &[Completion]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+    async fn complete(&self, runs: &[Completion]) -> Answers<Verdict> {
         self.run_complete(runs).await
     }
 
-    async fn hand_on(&self, runs: &[Handover]) -> Result<Vec<Result<HandedOn, StoreError>>, StoreError> {
+    async fn hand_on(&self, runs: &[Handover]) -> Answers<HandedOn> {
         self.run_hand_on(runs).await
     }
 
-    async fn extend(
-        &self, worker: &WorkerId, lease_ms: u64, leases: &[Lease],
-    ) -> Result<Vec<Result<Extended, StoreError>>, StoreError> {
+    async fn extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended> {
         self.run_extend(worker, lease_ms, leases).await
     }
 
-    async fn admit(&self, entries: &[Entry]) -> Result<Vec<Result<Admission, StoreError>>, StoreError> {
+    async fn admit(&self, entries: &[Entry]) -> Answers<Admission> {
         self.run_admit(entries).await
     }
 
-    async fn occupy(
-        &self, lease_ms: u64, runs: &[Occupation],
-    ) -> Result<Vec<Result<Option<u64>, StoreError>>, StoreError> {
+    async fn occupy(&self, lease_ms: u64, runs: &[Occupation]) -> Answers<Option<u64>> {
         self.run_occupy(lease_ms, runs).await
     }
 
@@ -132,19 +126,19 @@ impl Store for RedisStore {
         self.run_vacate(places).await
     }
 
-    async fn progress(&self, reports: &[Report]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
+    async fn progress(&self, reports: &[Report]) -> Answers<bool> {
         self.run_progress(reports).await
     }
 
-    async fn release(&self, leases: &[Lease]) -> Result<Vec<Result<Verdict, StoreError>>, StoreError> {
+    async fn release(&self, leases: &[Lease]) -> Answers<Verdict> {
         self.run_release(leases).await
     }
 
-    async fn revoke(&self, ids: &[TaskId]) -> Result<Vec<Result<Revocation, StoreError>>, StoreError> {
+    async fn revoke(&self, ids: &[TaskId]) -> Answers<Revocation> {
         self.run_revoke(ids).await
     }
 
-    async fn replay(&self, dead: &[Revival]) -> Result<Vec<Result<Replay, StoreError>>, StoreError> {
+    async fn replay(&self, dead: &[Revival]) -> Answers<Replay> {
         self.run_replay(dead).await
     }
 
@@ -152,15 +146,11 @@ impl Store for RedisStore {
         Ok(Box::new(RedisReplies::control(&self.config, self.keys.control(worker))))
     }
 
-    async fn read(
-        &self, ids: &[TaskId], waiter: Option<&ClientId>,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+    async fn read(&self, ids: &[TaskId], waiter: Option<&ClientId>) -> Answers<Option<TaskState>> {
         self.run_read(ids, waiter, false).await
     }
 
-    async fn watch(
-        &self, ids: &[TaskId], watcher: &ClientId,
-    ) -> Result<Vec<Result<Option<TaskState>, StoreError>>, StoreError> {
+    async fn watch(&self, ids: &[TaskId], watcher: &ClientId) -> Answers<Option<TaskState>> {
         self.run_read(ids, Some(watcher), true).await
     }
 
@@ -180,7 +170,7 @@ impl Store for RedisStore {
         self.list_workers().await
     }
 
-    async fn declare(&self, tasks: &[Declaration]) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+    async fn declare(&self, tasks: &[Declaration]) -> Answers<Known> {
         self.declare_periodics(tasks).await
     }
 

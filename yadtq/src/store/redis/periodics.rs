@@ -11,13 +11,11 @@ use futures_util::future::try_join_all;
 use super::{RedisStore, codec};
 use crate::{
     core::ticks::{Declaration, Declared, Known},
-    store::{StoreError, ttl},
+    store::{Answers, StoreError, ttl},
 };
 
 impl RedisStore {
-    pub(super) async fn declare_periodics(
-        &self, tasks: &[Declaration],
-    ) -> Result<Vec<Result<Known, StoreError>>, StoreError> {
+    pub(super) async fn declare_periodics(&self, tasks: &[Declaration]) -> Answers<Known> {
         let answers = self.run_declare(tasks).await?;
         self.list_names(tasks).await.map_err(self.told())?;
         let known = |(by, answer): (&Declaration, &[Value])| {

@@ -18,7 +18,7 @@ use crate::{
         names::{ClientId, TaskId, WorkerId},
         ticks::Declaration,
     },
-    store::{Completion, Handover, Lease, MAX_WAITERS, Report, Revival, StoreError, Submission, ttl},
+    store::{Answers, Completion, Handover, Lease, MAX_WAITERS, Report, Revival, StoreError, Submission, ttl},
 };
 
 /// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
@@ -26,9 +26,6 @@ use crate::{
 const PER_CALL: usize = 256;
 /// Larger results are not published; the client is told to ask.
 const MAX_REPLY: usize = 64 * 1_024;
-
-/// Answers of a batch, in order.
-type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 
 const TELL: &str = include_str!("lua/tell.lua");
 

@@ -12,14 +12,11 @@ use crate::{
         names::TaskId,
         unique::{Reserved, Taken, UniqueKey},
     },
-    store::{Reservation, StoreError},
+    store::{Answers, Reservation, StoreError},
 };
 
 static RESERVE: Script = Script::new(include_str!("lua/reserve.lua"));
 static CONFIRM: Script = Script::new(include_str!("lua/confirm.lua"));
-
-/// Answers of a batch, in order.
-type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 
 impl RedisStore {
     pub(super) async fn run_reserve(&self, keys: &[Reservation]) -> Answers<Reserved> {
