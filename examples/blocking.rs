@@ -1,5 +1,5 @@
-//! Plain functions as tasks: they run on the blocking pool, at most as many at once as there are cores, so that
-//! they never hold up `async` tasks.
+//! Plain functions as tasks: they run on the blocking pool, by default as many at once as there are cores, and never block
+//! `async` tasks.
 //!
 //!     cargo run --example blocking
 
@@ -7,20 +7,20 @@ use std::{thread, time::Duration};
 
 use yadtq::{Client, Context, Worker};
 
-/// Not `async`: free to compute, or to call libraries that block.
+/// A function that is not `async` may compute for long or call libraries that block.
 #[yadtq::task]
 fn largest_prime_below(limit: u64) -> Option<u64> {
     (2..limit).rev().find(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0))
 }
 
-/// A blocking function cannot be interrupted. At its timeout it is asked to end; until it does, it keeps its slot
-/// and its lease.
+/// A blocking function cannot be interrupted. At its timeout it is asked to stop; until it returns, it keeps its slot and
+/// its lease.
 #[yadtq::task(timeout = "200ms")]
-fn patient(ctx: Context) -> String {
+fn overrun(ctx: Context) -> String {
     while !ctx.is_cancelled() {
         thread::sleep(Duration::from_millis(10));
     }
-    "asked to end".to_owned()
+    "asked to stop".to_owned()
 }
 
 #[yadtq::task]
@@ -34,13 +34,13 @@ async fn main() -> Result<(), yadtq::Error> {
     client.install()?;
     let worker = Worker::builder()
         .register(largest_prime_below)
-        .register(patient)
+        .register(overrun)
         .register(tick)
         .blocking_concurrency(2)
         .start()
         .await?;
     let prime = largest_prime_below.delay(1_000_000).await?;
-    let waiting = patient.delay().await?;
+    let waiting = overrun.delay().await?;
     println!("{}", tick.delay().await?.await?);
     println!("the largest prime below a million is {:?}", prime.await?);
     println!("{}", waiting.await.expect_err("its timeout is over"));

@@ -1,19 +1,20 @@
-//! What a task knows about itself, and state that tasks share.
+//! The context of a task, and state that tasks share.
 //!
 //!     cargo run --example context_state
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use yadtq::{Client, Context, MissingState, Worker};
 
-/// Stands for a connection pool, an HTTP client, a cache.
+/// Shared state; in a real program a connection pool, an HTTP client or a cache.
 #[derive(Clone, Default)]
 struct Ledger(Arc<Mutex<HashMap<String, u64>>>);
 
-/// The context comes first, and is not an argument: callers do not send it.
+/// The context is the first parameter. It is not an argument: callers do not send it.
 #[yadtq::task]
 async fn deposit(ctx: Context, account: String, amount: u64) -> Result<u64, MissingState> {
     let ledger = ctx.state::<Ledger>()?;
@@ -26,7 +27,7 @@ async fn deposit(ctx: Context, account: String, amount: u64) -> Result<u64, Miss
     Ok(*balance)
 }
 
-/// A long task looks whether it should end: at its timeout, when its worker stops, when its lease is lost.
+/// A long task checks whether it should stop: at its timeout, when its worker stops, or when its lease is lost.
 #[yadtq::task(timeout = "300ms")]
 async fn count(ctx: Context) -> u64 {
     let mut counted = 0;
@@ -37,6 +38,18 @@ async fn count(ctx: Context) -> u64 {
     counted
 }
 
+/// A task that is asked to end before its timeout returns what it has until then.
+#[yadtq::task(timeout = "10s", soft_timeout = "100ms")]
+async fn crawl(ctx: Context) -> u64 {
+    let mut pages = 0;
+    loop {
+        tokio::select! {
+            () = ctx.cancelled() => return pages,
+            () = tokio::time::sleep(Duration::from_millis(10)) => pages += 1,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A task is a function: its body can be tested without a worker.
@@ -45,12 +58,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let client = Client::embedded();
     client.install()?;
-    let worker = Worker::builder().register(deposit).register(count).state(Ledger::default()).start().await?;
+    let worker = Worker::builder().register(deposit).register(count).register(crawl).state(Ledger::default());
+    let worker = worker.start().await?;
     for amount in [10, 20, 30] {
         let balance = deposit.delay("ada".to_owned(), amount).await?.await?;
         println!("ada has {balance}");
     }
     println!("counted to {}", count.delay().await?.await?);
+    println!("saved {} pages within the soft timeout", crawl.delay().await?.await?);
     worker.stop().await?;
     Ok(())
 }

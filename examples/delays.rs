@@ -1,4 +1,4 @@
-//! Tasks that run later: after a time, at a time, when they say so themselves; listed, run at once, and ended.
+//! Tasks that run later: after a delay, or when they snooze. They can be listed, run at once, and revoked.
 //!
 //!     cargo run --example delays
 
@@ -11,7 +11,7 @@ async fn remind(whom: String) -> String {
     format!("remember, {whom}!")
 }
 
-/// Hands itself back until the order is packed: its slot is free meanwhile, and it is still the first attempt.
+/// Snoozes until the order is packed. Its slot is free in the meantime, and it remains the first attempt.
 #[yadtq::task]
 async fn ship(ctx: Context, order: u64, packed_at_ms: u64) -> Result<String, TaskError> {
     if now_ms() < packed_at_ms {
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Error> {
     let packed_at_ms = now_ms() + 250;
     println!("{}", ship.delay(17, packed_at_ms).await?.await?);
 
-    // No time is too long: these wait in Kafka, in nobody's memory.
+    // A delay can be very long: these tasks wait in Kafka, not in memory.
     let year = Duration::from_secs(365 * 24 * 3_600);
     let far = remind.call("Grace".to_owned()).countdown(10 * year).send(&client).await?;
     let never = remind.call("Eve".to_owned()).countdown(20 * year).send(&client).await?;
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Error> {
     println!("{}", far.await?);
     never.revoke().await?;
     match never.await {
-        Err(Error::Revoked { reason, .. }) => println!("no reminder for Eve: {reason}"),
+        Err(Error::Revoked { .. }) => println!("no reminder for Eve: it was revoked"),
         other => println!("unexpected: {other:?}"),
     }
     worker.stop().await

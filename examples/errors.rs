@@ -1,4 +1,4 @@
-//! How tasks fail, and what the caller sees.
+//! How tasks fail, and which errors their callers get.
 //!
 //!     cargo run --example errors
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use yadtq::{Client, Error, ErrorKind, Retry, TaskError, Worker};
 
-/// Any error type will do: `thiserror`, `anyhow`, `String`, `Box<dyn Error>`.
+/// A task can return any error type: from `thiserror` or `anyhow`, `String`, `Box<dyn Error>`.
 #[derive(Debug, thiserror::Error)]
 #[error("{account} has {balance}, which is less than {amount}")]
 struct Overdrawn {
@@ -21,7 +21,7 @@ async fn withdraw(account: String, amount: u64) -> Result<u64, Overdrawn> {
     balance.checked_sub(amount).ok_or(Overdrawn { account, balance, amount })
 }
 
-/// `TaskError` can name the kind of error, so that callers need not read messages.
+/// `TaskError` can name the kind of error, so that callers do not have to parse messages.
 #[yadtq::task]
 async fn charge(card: String) -> Result<(), TaskError> {
     let digits: u64 = card.parse()?;
@@ -42,25 +42,25 @@ async fn slow() {
 async fn main() -> Result<(), Error> {
     let client = Client::embedded();
     client.install()?;
-    // Nothing is tried again here; see the example `retries`.
+    // There are no retries here; see the example `retries`.
     let worker = Worker::builder().register(withdraw).register(charge).register(divide).register(slow);
     let worker = worker.retry(Retry::never()).start().await?;
 
     println!("withdrawn, left: {}", withdraw.delay("ada".to_owned(), 30).await?.await?);
-    told("withdraw", withdraw.delay("ada".to_owned(), 300).await?.await);
-    told("charge", charge.delay("not a number".to_owned()).await?.await);
-    told("charge", charge.delay("4111".to_owned()).await?.await);
-    told("divide", divide.delay(1, 0).await?.await);
-    told("slow", slow.delay().await?.await);
+    print("withdraw", withdraw.delay("ada".to_owned(), 300).await?.await);
+    print("charge", charge.delay("not a number".to_owned()).await?.await);
+    print("charge", charge.delay("4111".to_owned()).await?.await);
+    print("divide", divide.delay(1, 0).await?.await);
+    print("slow", slow.delay().await?.await);
 
     worker.stop().await
 }
 
-fn told<T>(task: &str, result: Result<T, Error>) {
+fn print<T>(task: &str, result: Result<T, Error>) {
     match result {
         Ok(_) => println!("{task} succeeded"),
         Err(Error::TaskFailed { kind: ErrorKind::Panic, message, .. }) => println!("{task} panicked: {message}"),
-        Err(Error::TaskFailed { kind, message, attempts }) => {
+        Err(Error::TaskFailed { kind, message, attempts, .. }) => {
             println!("{task} failed at attempt {attempts} with kind `{kind}`: {message}");
         }
         Err(other) => println!("{task} has no answer: {other}"),

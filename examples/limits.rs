@@ -1,4 +1,4 @@
-//! Tasks that start at a rate, and never more than a few at once.
+//! Rate limits, and limits on how many tasks run at once.
 //!
 //!     cargo run --example limits
 
@@ -9,7 +9,7 @@ use std::{
 
 use yadtq::{Client, Error, Worker};
 
-/// The other side takes ten calls a second, and three at once after a quiet time.
+/// The other service accepts ten calls per second, and a burst of three after a quiet time.
 #[yadtq::task(rate_limit = "10/s", rate_burst = 3)]
 async fn fetch(page: u64) -> u64 {
     page
@@ -17,7 +17,7 @@ async fn fetch(page: u64) -> u64 {
 
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// Each customer may have two at once. Returns how many ran at once.
+/// At most two run at once for each customer. Returns how many ran at once.
 #[yadtq::task(max_running = 2, limit_key = "customer")]
 async fn import(customer: String) -> usize {
     let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;

@@ -1,4 +1,4 @@
-//! Tasks of one customer run in the order in which they were sent; those of others go on meanwhile.
+//! Tasks of one customer run in the order in which they were sent, independently of other customers.
 //!
 //!     cargo run --example ordering
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Error> {
         handle?.await?;
     }
 
-    // What would make the order mean nothing is refused.
+    // Options that contradict the order are refused.
     let refused = book.call("ada".to_owned(), 400).ordering_key("ada").countdown(Duration::from_secs(60));
     println!("refused: {}", refused.send(&client).await.expect_err("it contradicts itself"));
     worker.stop().await

@@ -1,4 +1,4 @@
-//! Tasks that are sent by the clock. Two workers declare the same, and every tick runs once.
+//! Periodic tasks. Two workers declare the same ones, and every tick runs once.
 //!
 //!     cargo run --example periodic
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use yadtq::{Client, Context, Error, Missed, Periodic, Worker, WorkerBuilder};
 
-type Said = UnboundedSender<String>;
+type Lines = UnboundedSender<String>;
 
-/// The id says which tick it is.
+/// The id names the tick.
 #[yadtq::task]
 async fn sweep(ctx: Context, what: String) -> Result<(), yadtq::MissingState> {
-    // Nobody listens any more while the workers stop.
-    let _ = ctx.state::<Said>()?.send(format!("{} sweeps the {what}", ctx.id()));
+    // While the workers stop, nobody receives any more.
+    let _ = ctx.state::<Lines>()?.send(format!("{} sweeps the {what}", ctx.id()));
     Ok(())
 }
 
@@ -22,14 +22,14 @@ async fn report(region: String) -> String {
     format!("report of {region}")
 }
 
-fn worker(client: &Client, said: &Said) -> WorkerBuilder {
+fn worker(client: &Client, lines: &Lines) -> WorkerBuilder {
     let often = Periodic::every("sweep", Duration::from_secs(1), sweep.call("floor".to_owned()));
     let nightly = Periodic::cron("nightly-report", "0 3 * * *", report.call("eu".to_owned()));
     Worker::builder()
         .client(client)
         .register(sweep)
         .register(report)
-        .state(said.clone())
+        .state(lines.clone())
         .periodic(often.missed(Missed::Skip))
         .periodic(nightly.time_zone("Europe/Berlin"))
 }
@@ -37,14 +37,14 @@ fn worker(client: &Client, said: &Said) -> WorkerBuilder {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let client = Client::embedded();
-    let (said, mut heard) = unbounded_channel();
-    let first = worker(&client, &said).start().await?;
-    let second = worker(&client, &said).start().await?;
+    let (lines, mut received) = unbounded_channel();
+    let first = worker(&client, &lines).start().await?;
+    let second = worker(&client, &lines).start().await?;
     for _ in 0..2 {
-        println!("{}", heard.recv().await.expect("the sender lives"));
+        println!("{}", received.recv().await.expect("the sender lives"));
     }
     first.stop().await?;
-    println!("{}", heard.recv().await.expect("the sender lives"));
+    println!("{}", received.recv().await.expect("the sender lives"));
 
     for periodic in client.admin().periodics().await? {
         println!("{}: {} runs {}", periodic.name, periodic.schedule, periodic.task);

@@ -1,4 +1,4 @@
-//! Tasks that overtake others of their queue.
+//! Priorities: tasks that overtake others in their queue.
 //!
 //!     cargo run --example priority
 
@@ -9,24 +9,24 @@ use std::{
 
 use yadtq::{Client, Context, Error, MissingState, Priority, Worker};
 
-/// The levels of the tasks that ran, in order.
+/// The priorities of the tasks that ran, in order, one letter each.
 type Order = Arc<Mutex<String>>;
 
 #[yadtq::task(priority = "low")]
-async fn reindex(ctx: Context, page: u64, level: String) -> Result<u64, MissingState> {
-    ctx.state::<Order>()?.lock().unwrap_or_else(PoisonError::into_inner).push_str(&level);
+async fn reindex(ctx: Context, page: u64, letter: String) -> Result<u64, MissingState> {
+    ctx.state::<Order>()?.lock().unwrap_or_else(PoisonError::into_inner).push_str(&letter);
     tokio::time::sleep(Duration::from_millis(1)).await;
     Ok(page)
 }
 
-/// Sends thirty tasks of each level, the low ones first, and tells in which order a worker ran them.
+/// Sends thirty tasks of each priority, the low ones first, and returns the order in which a worker ran them.
 async fn order(strict: bool) -> Result<String, Error> {
     let client = Client::embedded();
     let mut handles = Vec::new();
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
-        let level = priority.as_str()[..1].to_uppercase();
+        let letter = priority.as_str()[..1].to_uppercase();
         for page in 0..30 {
-            handles.push(reindex.call(page, level.clone()).priority(priority).send(&client).await?);
+            handles.push(reindex.call(page, letter.clone()).priority(priority).send(&client).await?);
         }
     }
     let order = Order::default();

@@ -1,4 +1,4 @@
-//! A task that tells how far it is, and who listens.
+//! A task that reports its progress, and a caller that listens.
 //!
 //!     cargo run --example progress
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use yadtq::{Client, Context, Error, Worker};
 
-/// Any value that serializes is a progress.
+/// Progress can be any value that serializes.
 #[derive(Debug, Serialize, Deserialize)]
 struct Imported {
     rows: usize,
@@ -18,7 +18,7 @@ struct Imported {
 async fn import(ctx: Context, file: String, rows: usize) -> String {
     for row in 1..=rows {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        // Cheap: tell as often as you like. Listeners get the latest value, ten times a second at most.
+        // This is cheap, so report as often as you like. Listeners get the latest value, at most ten times a second.
         ctx.progress(Imported { rows: row, of: rows });
     }
     format!("{file} is imported")

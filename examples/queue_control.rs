@@ -1,10 +1,10 @@
-//! Stopping what goes wrong: pause a queue, end what waits in it, keep one task from running.
+//! Controls for emergencies: pause a queue, purge it, disable a task.
 //!
 //!     cargo run --example queue_control
 
 use std::time::Duration;
 
-use yadtq::{Client, Disabled, Error, RunningWorker, Worker};
+use yadtq::{Client, Error, RunningWorker, Worker, admin::Disabled};
 
 #[yadtq::task(queue = "mail")]
 async fn send_email(to: String) -> String {
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Error> {
     let client = Client::embedded();
     let admin = client.admin();
 
-    // A worker knows of a new order within two seconds, and of what was ordered before it started at once.
+    // Workers apply a new control within two seconds; a control that is older than the worker applies from its start.
     admin.pause("mail").await?;
     let running = worker(&client).await?;
     let waiting = send_email.call("ada".to_owned()).send(&client).await?;
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Error> {
     admin.resume("mail").await?;
     println!("{}", later.await?);
 
-    // The same is true of new workers.
+    // This also holds for a disabled task.
     running.stop().await?;
     admin.disable_task("send_email", Disabled::DeadLetter).await?;
     let running = worker(&client).await?;

@@ -11,7 +11,7 @@ async fn add(a: i64, b: i64) -> i64 {
 
 #[tokio::main]
 async fn main() -> Result<(), yadtq::Error> {
-    // The same API as with Kafka and Redis, in this process's memory.
+    // This has the same API as with Kafka and Redis, but keeps everything in this process's memory.
     let client = Client::embedded();
     client.install()?;
     let worker = Worker::builder().register(add).start().await?;

@@ -1,4 +1,4 @@
-//! How long results are kept, and how not to keep them.
+//! How long results are kept, and tasks whose results are not kept.
 //!
 //!     cargo run --example results
 
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use yadtq::{Client, Error, Worker};
 
-/// Its results are kept for a week, unless a caller says otherwise.
+/// Keeps its results for a week, unless a caller overrides it.
 #[yadtq::task(result_ttl = "7d")]
 async fn report(month: u32) -> String {
     format!("report of month {month}")
 }
 
-/// Nobody needs its result: `0s` keeps none, which saves memory in Redis.
+/// Nobody needs this result: `0s` keeps none, which saves memory in Redis.
 #[yadtq::task(result_ttl = "0s")]
 async fn warm_cache(keys: u32) -> u32 {
     keys
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Error> {
 
     println!("{}", report.delay(1).await?.await?);
 
-    // The caller decides last.
+    // The caller overrides the task.
     let short = report.call(2).result_ttl(Duration::from_secs(3_600)).send(&client).await?;
     println!("{}, for an hour", short.await?);
     let ignored = report.call(3).ignore_result().send(&client).await?;

@@ -1,4 +1,4 @@
-//! Attempts that fail, and what follows: as the task says, as the error says, and when nothing helps.
+//! Retries: the task's options and its errors decide what follows a failed attempt.
 //!
 //!     cargo run --example retries
 
@@ -14,7 +14,7 @@ async fn fetch(ctx: Context, url: String) -> Result<String, TaskError> {
     }
     match ctx.attempt() {
         1 => Err(TaskError::new("no route")),
-        // As its Retry-After header says.
+        // The server's Retry-After header says when to try again.
         2 => Err(TaskError::retry_after("too many requests", Duration::from_millis(200))),
         _ => Ok(format!("<html>{url}</html>")),
     }
@@ -34,7 +34,7 @@ impl CardError {
     }
 }
 
-/// Another attempt helps against one of its errors, and not against the other.
+/// A retry can help with one of its errors, but not with the other.
 #[yadtq::task(retry_if = CardError::is_transient)]
 async fn charge(ctx: Context, card: String) -> Result<(), CardError> {
     match ctx.attempt() {

@@ -1,4 +1,4 @@
-//! Ending tasks, before they run and while they do.
+//! Revokes tasks before they run, and while they run.
 //!
 //!     cargo run --example revoke
 
@@ -11,7 +11,7 @@ async fn send_newsletter(issue: u32) -> String {
     format!("issue {issue} is out")
 }
 
-/// A long task ends by itself when it is asked to. One that does not is dropped after the worker's grace.
+/// A long task should stop when it is asked to. If it does not, it is dropped after the worker's `revoke_grace`.
 #[yadtq::task]
 async fn crawl(ctx: Context, site: String) -> Result<String, String> {
     println!("crawling {site}");

@@ -1,4 +1,4 @@
-//! Calls that make one task, however often they are made.
+//! Unique calls: repeated calls make only one task.
 //!
 //!     cargo run --example unique
 
@@ -12,7 +12,7 @@ async fn invoice(order: u64) -> String {
     format!("invoice {order}")
 }
 
-/// Once an hour for the same arguments, whoever calls.
+/// Runs at most once an hour for the same arguments, for all callers together.
 #[yadtq::task(unique = "1h")]
 async fn refresh(page: String) -> usize {
     println!("refreshing {page}");
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Error> {
     client.install()?;
     let worker = Worker::builder().register(invoice).register(refresh).start().await?;
 
-    // The shop's button was pressed twice, and each press came to another server.
+    // A customer clicked twice, and each click reached a different server.
     let day = Duration::from_secs(24 * 3_600);
     let first = invoice.call(17).unique("order-17", day).delay().await?;
     let second = invoice.call(17).unique("order-17", day).delay().await?;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Error> {
     println!("made by the first: {}, by the second: {}", first.is_new(), second.is_new());
     println!("{}, {}", first.await?, second.await?);
 
-    // By its arguments, as its code says; a call can have a task of its own all the same.
+    // The arguments are the key, as the task's code says; a call can still ask for a task of its own.
     let page = || "/news".to_owned();
     refresh.delay(page()).await?.await?;
     let again = refresh.delay(page()).await?;

@@ -1,8 +1,8 @@
-//! A service that runs tasks, until SIGTERM or Ctrl-C.
+//! A service that runs tasks until SIGTERM or Ctrl-C.
 //!
 //!     cargo run --example worker
 //!
-//! Kafka and Redis are at localhost, or where YADTQ_KAFKA and YADTQ_REDIS say. RUST_LOG=yadtq=debug shows more.
+//! YADTQ_KAFKA and YADTQ_REDIS name the servers; the default is localhost. RUST_LOG=yadtq=debug logs more.
 
 use tracing_subscriber::EnvFilter;
 use yadtq::Worker;

@@ -1,5 +1,5 @@
-//! 200,000 waiting no-op tasks, taken by one worker; and the raw limit in the same run: the same records through
-//! rdkafka and the same two scripts through fred, without YADTQ.
+//! One worker runs 200,000 waiting no-op tasks. The same run measures the raw limit: the same records through rdkafka and
+//! the same two scripts through fred, without YADTQ.
 //!
 //! `cargo bench -p yadtq-benches --bench drain [-- TASKS [ROUNDS]]`
 
@@ -24,8 +24,12 @@ use tokio::sync::Notify;
 use yadtq::{Client, TaskId, Worker};
 
 const CLAIM: &str = include_str!("../../yadtq/src/store/redis/lua/claim.lua");
-const COMPLETE: &str = include_str!("../../yadtq/src/store/redis/lua/complete.lua");
-/// Tasks per script call, as YADTQ does it.
+const FINISH: &str = concat!(
+    include_str!("../../yadtq/src/store/redis/lua/notify.lua"),
+    include_str!("../../yadtq/src/store/redis/lua/lease.lua"),
+    include_str!("../../yadtq/src/store/redis/lua/finish.lua"),
+);
+/// Tasks per script call; YADTQ uses the same number.
 const BATCH: usize = 256;
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -64,11 +68,11 @@ fn kafka() -> ClientConfig {
     config
 }
 
-/// A namespace whose queue holds that many tasks, as any Kafka client may send them.
+/// Creates a namespace whose queue has this many tasks. Any Kafka client could send them so.
 async fn filled(tasks: usize) -> (String, Client) {
     let namespace = format!("bench-{}", &TaskId::new().as_str()[24..]);
     let client = Client::builder().namespace(&namespace).build().await.expect("the environment is right");
-    // Creates the topic.
+    // The first task creates the topic.
     noop.call().send(&client).await.expect("kafka acknowledges");
     let topic = format!("{namespace}.default");
     let producer: FutureProducer =
@@ -112,7 +116,7 @@ async fn raw(tasks: usize) -> f64 {
         Redis::new(Config::from_url(&var("YADTQ_REDIS", "redis://localhost:6379")).expect("a URL"), None, None, None);
     redis.init().await.expect("redis answers");
     let claim: String = redis.script_load(CLAIM).await.expect("loaded");
-    let complete: String = redis.script_load(COMPLETE).await.expect("loaded");
+    let finish: String = redis.script_load(FINISH).await.expect("loaded");
 
     let (mut seen, mut begun, mut nonce) = (0, None, 0_u64);
     let mut under_way = stream::FuturesUnordered::new();
@@ -137,7 +141,7 @@ async fn raw(tasks: usize) -> f64 {
             }
             consumer.commit(&offsets, CommitMode::Async).expect("committing");
             nonce += BATCH as u64;
-            under_way.push(batch(&redis, &claim, &complete, &namespace, ids, nonce));
+            under_way.push(batch(&redis, &claim, &finish, &namespace, ids, nonce));
         } else {
             under_way.next().await;
         }
@@ -145,8 +149,8 @@ async fn raw(tasks: usize) -> f64 {
     tasks as f64 / begun.expect("there were tasks").elapsed().as_secs_f64()
 }
 
-/// Claims and completes a batch.
-async fn batch(redis: &Redis, claim: &str, complete: &str, namespace: &str, ids: Vec<String>, nonce: u64) {
+/// Claims and finishes a batch.
+async fn batch(redis: &Redis, claim: &str, finish: &str, namespace: &str, ids: Vec<String>, nonce: u64) {
     let keys: Vec<String> = ids.iter().map(|id| format!("{namespace}:task:{{{id}}}")).collect();
     let mut args: Vec<String> = ["raw", "6000", "1", "1", "5", "604800000", "86400000"].map(str::to_owned).to_vec();
     for i in 0..ids.len() as u64 {
@@ -154,12 +158,13 @@ async fn batch(redis: &Redis, claim: &str, complete: &str, namespace: &str, ids:
     }
     let granted: Vec<Value> = redis.evalsha(claim, keys.clone(), args).await.expect("claimed");
     let mut args = vec![format!("{namespace}:reply:"), (namespace.len() + 8).to_string(), "65536".to_owned()];
+    args.extend(["86400000", "604800000", "1048576"].map(str::to_owned));
     for grant in granted.chunks(3) {
         assert_eq!(grant[0].as_i64(), Some(0), "granted");
         let token = grant[1].as_i64().expect("a token").to_string();
         args.extend([token, String::new(), "success".to_owned(), "null".to_owned()]);
-        args.extend([String::new(), String::new(), "86400000".to_owned(), String::new()]);
+        args.extend(["86400000".to_owned(), String::new()]);
     }
-    let recorded: Vec<i64> = redis.evalsha(complete, keys, args).await.expect("completed");
+    let recorded: Vec<i64> = redis.evalsha(finish, keys, args).await.expect("finished");
     assert!(recorded.iter().all(|&answer| answer == 1), "recorded");
 }

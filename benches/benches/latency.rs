@@ -1,4 +1,4 @@
-//! One task at an idle system: from the call to the awaited result.
+//! The time of one task in an idle system, from the call to the awaited result.
 
 use std::time::Duration;
 

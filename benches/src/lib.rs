@@ -1,2 +1,12 @@
-//! Benchmarks of YADTQ; run them with `cargo bench -p yadtq-benches` against the servers that `YADTQ_KAFKA` and
-//! `YADTQ_REDIS` name. They compare within one run, because machines differ and drift.
+//! Benchmarks of YADTQ. `cargo bench -p yadtq-benches` runs them against the servers that `YADTQ_KAFKA` and `YADTQ_REDIS`
+//! name. They compare within one run, because machines differ and drift.
+//!
+//! To compare two versions, check both out, each with a target directory of its own, and run the same command in them
+//! alternately, on the same servers:
+//!
+//! ```sh
+//! cargo bench -p yadtq-benches --bench drain -- 200000 1                        # round 1: raw R tasks/s yadtq Y tasks/s ratio Q
+//! cargo bench -p yadtq-benches --bench latency -- --output-format bencher       # test round trip/embedded ... bench: N ns/iter
+//! ```
+//!
+//! Both print one line for each measurement. Every run has a namespace of its own, so earlier runs do not affect it.

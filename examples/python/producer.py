@@ -1,10 +1,10 @@
-"""Sends a task from Python, and reads its result: no YADTQ in sight, only Kafka and Redis.
+"""Sends a task from Python and reads its result, with Kafka and Redis only, without YADTQ.
 
     pip install -r examples/python/requirements.txt
     cargo run --example worker           # in another terminal
     python examples/python/producer.py
 
-Kafka and Redis are at localhost, or where YADTQ_KAFKA and YADTQ_REDIS say.
+YADTQ_KAFKA and YADTQ_REDIS name the servers; the default is localhost.
 """
 
 import json
@@ -37,7 +37,7 @@ if producer.flush(30) or refused:
     sys.exit(f"Kafka did not acknowledge the task: {refused or 'no answer'}")
 print("sent", json.dumps(task))
 
-# A finished task stays in Redis for a day. Poll gently: Rust clients are pushed their results instead.
+# The result of a task stays in Redis for a day. Poll slowly: Rust clients are notified of results instead.
 deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
     state = results.hgetall(f"{namespace}:task:{{{task['task-id']}}}")

@@ -1,4 +1,4 @@
-//! What the tests of guarantees share: real servers, real processes, and a way to wait for what they say.
+//! What the guarantee tests share: real servers, real processes, and ways to wait for their events.
 
 pub mod process;
 pub mod servers;
@@ -7,9 +7,9 @@ pub mod tasks;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that has to happen. Far above what it takes, so that a slow machine does
+/// Longest time that a test waits for something that must happen. It is far more than necessary, so a slow machine does
 /// not fail a test of a guarantee that has no deadline.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A namespace that no other test uses.
 #[must_use]
@@ -29,17 +29,17 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("before the end of time")
 }
 
-/// Asks again until there is an answer.
+/// Calls `ask` again and again until it returns a value.
 ///
 /// # Panics
-/// There is none within [`PATIENCE`].
+/// It returns none within [`TEST_TIMEOUT`].
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < TEST_TIMEOUT, "{what}: not within {TEST_TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

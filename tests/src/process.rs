@@ -14,9 +14,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::PATIENCE;
+use crate::TEST_TIMEOUT;
 
-/// A process, killed when dropped.
+/// A process that is killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -29,27 +29,27 @@ pub struct Process {
 pub struct Env(Vec<(String, String)>);
 
 impl Env {
-    /// These servers and this namespace.
+    /// An environment with these servers and this namespace.
     #[must_use]
     pub fn new(kafka: &str, redis: &str, namespace: &str) -> Self {
         Self(vec![]).with("YADTQ_KAFKA", kafka).with("YADTQ_REDIS", redis).with("YADTQ_NAMESPACE", namespace)
     }
 
-    /// One more variable.
+    /// Adds a variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// All of them.
+    /// All variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 impl Process {
-    /// Starts a program, and reads what it prints on stdout.
+    /// Starts a program, and reads its stdout.
     ///
     /// # Panics
     /// It cannot be started.
@@ -65,13 +65,13 @@ impl Process {
             .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
         let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let (tell, count) = watch::channel(0);
+        let (new_count, count) = watch::channel(0);
         let written = Arc::clone(&lines);
         tokio::spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
                 let mut lines = written.lock().unwrap_or_else(PoisonError::into_inner);
                 lines.push(line);
-                tell.send_replace(lines.len());
+                new_count.send_replace(lines.len());
             }
         });
         Self { child, lines, count }
@@ -86,13 +86,13 @@ impl Process {
         self.child.id().expect("the process lives")
     }
 
-    /// Everything it has printed.
+    /// All lines that it has printed.
     #[must_use]
     pub fn output(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The events of this name that it has logged.
+    /// The events with this name that it has logged.
     #[must_use]
     pub fn events(&self, name: &str) -> Vec<Value> {
         let mark = format!("\"event\":\"{name}\"");
@@ -100,10 +100,10 @@ impl Process {
         lines.iter().filter(|line| line.contains(&mark)).filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for the first event of this name that fits.
+    /// Waits for the first event with this name for which `fits` is true.
     ///
     /// # Panics
-    /// It does not come.
+    /// The event does not come within [`TEST_TIMEOUT`].
     pub async fn event(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut count = self.count.clone();
         let wait = async {
@@ -113,17 +113,20 @@ impl Process {
                     return event;
                 }
                 if count.changed().await.is_err() {
-                    panic!("the process ended without event {name}; it said:\n{}", self.output().join("\n"));
+                    panic!("the process ended without event {name}; its output:\n{}", self.output().join("\n"));
                 }
             }
         };
-        match timeout(PATIENCE, wait).await {
+        match timeout(TEST_TIMEOUT, wait).await {
             Ok(event) => event,
-            Err(_) => panic!("no event {name} within {PATIENCE:?}; the process said:\n{}", self.output().join("\n")),
+            Err(_) => panic!(
+                "no event {name} within {TEST_TIMEOUT:?}; the output of the process:\n{}",
+                self.output().join("\n")
+            ),
         }
     }
 
-    /// Kills it: SIGKILL.
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
     /// It cannot be killed.
@@ -141,12 +144,12 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
     }
 
-    /// Waits for its end, and tells whether it was a success.
+    /// Waits for its end, and returns whether it succeeded.
     ///
     /// # Panics
     /// It does not end.
     pub async fn end(&mut self) -> bool {
-        let status = timeout(PATIENCE * 3, self.child.wait()).await.expect("the process ends in time");
+        let status = timeout(TEST_TIMEOUT * 3, self.child.wait()).await.expect("the process ends in time");
         status.expect("it can be waited for").success()
     }
 }

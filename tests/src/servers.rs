@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Kafka's bootstrap servers.
 ///
 /// # Panics
-/// The environment names none.
+/// The environment does not name any.
 #[must_use]
 pub fn kafka() -> String {
     var("YADTQ_KAFKA")
@@ -20,7 +20,7 @@ pub fn kafka() -> String {
 /// The URL of Redis.
 ///
 /// # Panics
-/// The environment names none.
+/// The environment does not name any.
 #[must_use]
 pub fn redis() -> String {
     var("YADTQ_REDIS")
@@ -41,10 +41,10 @@ fn var(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `cargo xtask test`"))
 }
 
-/// A port that nobody listens on.
+/// A port on which no process listens.
 ///
 /// # Panics
-/// There is none.
+/// No port is free.
 #[must_use]
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -55,6 +55,7 @@ pub fn free_port() -> u16 {
 #[derive(Debug)]
 pub struct Kafka {
     port: u16,
+    proxied: u16,
     dir: TempDir,
     child: Child,
 }
@@ -66,11 +67,23 @@ impl Kafka {
     /// It cannot be started.
     #[must_use]
     pub fn start() -> Self {
-        let (port, controller, dir) = (free_port(), free_port(), tempfile::tempdir().expect("a directory"));
+        Self::start_with_proxy(free_port())
+    }
+
+    /// The same, with a second address that clients reach through a proxy of the test on this port.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start_with_proxy(proxy: u16) -> Self {
+        let (port, proxied, controller) = (free_port(), free_port(), free_port());
+        let dir = tempfile::tempdir().expect("a directory");
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\
              offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n\
              offsets.topic.num.partitions=4\nlog.dirs={}\n",
@@ -84,7 +97,7 @@ impl Kafka {
             .expect("java runs");
         assert!(formatted.status.success(), "{formatted:?}");
         let child = Self::spawn(&dir);
-        Self { port, dir, child }
+        Self { port, proxied, dir, child }
     }
 
     fn spawn(dir: &TempDir) -> Child {
@@ -100,7 +113,13 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Kills it: SIGKILL.
+    /// Where the proxy has to connect to.
+    #[must_use]
+    pub fn proxied_address(&self) -> String {
+        format!("127.0.0.1:{}", self.proxied)
+    }
+
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
     /// It cannot be killed.
@@ -109,7 +128,7 @@ impl Kafka {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Its process, to make it stand still.
+    /// Its process, to suspend it.
     #[must_use]
     pub fn process(&self) -> Still<'_> {
         Still(&self.child)
@@ -123,7 +142,7 @@ impl Kafka {
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        // It may have been killed by the test.
+        // The test may have killed it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -139,7 +158,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one on a free port, with these arguments besides.
+    /// Starts one on a free port, with these additional arguments.
     ///
     /// # Panics
     /// It cannot be started.
@@ -184,7 +203,7 @@ impl Redis {
         self.port
     }
 
-    /// Its process, to make it stand still.
+    /// Its process, to suspend it.
     #[must_use]
     pub fn process(&self) -> Still<'_> {
         Still(&self.child)
@@ -207,19 +226,19 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It may have been stopped by the test.
+        // The test may have stopped it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A server's process.
+/// A server's process, which can be suspended.
 #[derive(Debug)]
 pub struct Still<'a>(&'a Child);
 
 #[cfg(unix)]
 impl Still<'_> {
-    /// Stops it from answering: SIGSTOP.
+    /// Suspends it with SIGSTOP: it no longer answers.
     ///
     /// # Panics
     /// It cannot be stopped.
@@ -227,7 +246,7 @@ impl Still<'_> {
         self.signal(rustix::process::Signal::STOP);
     }
 
-    /// Lets it answer again after [`pause`](Self::pause).
+    /// Resumes it after [`pause`](Self::pause).
     ///
     /// # Panics
     /// It cannot be continued.

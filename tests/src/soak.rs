@@ -1,7 +1,7 @@
-//! The tasks of the mixed soak, and the journal in which their workers note every run.
+//! The tasks of the mixed soak, and the journal into which their workers write every run.
 //!
-//! The journal is one file for all processes. A note is one write to its end, so the notes stand in the order in which
-//! things happened, and a killed process leaves no half of one behind.
+//! The journal is one file for all processes. Each note is appended with one write, so the notes are in the order in
+//! which things happened, and a killed process never leaves half a note.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,7 +18,7 @@ use yadtq::{Context, Missed, Periodic, TaskError, TaskId, WorkerBuilder};
 
 use crate::now_ms;
 
-/// What a task returns that failed, and was replayed after its cure.
+/// The result of a task that failed, and was cured and replayed.
 pub const CURED: &str = "cured";
 /// The name of the periodic task.
 pub const BEAT: &str = "beat";
@@ -26,19 +26,19 @@ pub const BEAT: &str = "beat";
 pub const BEAT_SECONDS: u64 = 2;
 /// The queue that is purged.
 pub const PURGED: &str = "soak-purged";
-/// How often a paced task starts: so many a second, and at once after a while without.
-pub const PACE: (f64, f64) = (5.0, 3.0);
-/// How many tasks of one key run at once.
+/// The rate limit of the task `soak_paced`: starts per second, and the burst.
+pub const START_RATE: (f64, f64) = (5.0, 3.0);
+/// Largest number of tasks of one key that run at once.
 pub const FEW: usize = 2;
 
-/// The directory that the processes of a soak share: the journal, and the cures of tasks that fail.
+/// The directory that the processes of a soak share. It has the journal, and the cures of tasks that fail.
 #[derive(Debug)]
 pub struct Soak {
     directory: PathBuf,
     journal: File,
 }
 
-/// What a note tells.
+/// What a note says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
@@ -46,11 +46,11 @@ pub enum What {
     Start,
     /// Its function is about to return.
     End,
-    /// The process was killed: nothing of it follows.
+    /// The process was killed: no note of it follows.
     Killed,
     /// All queues that are in use are paused.
     Paused,
-    /// They are about to go on.
+    /// The queues are about to be resumed.
     Resumed,
 }
 
@@ -61,7 +61,7 @@ pub struct Note {
     pub at: u64,
     /// What happened.
     pub what: What,
-    /// In which process.
+    /// The process id.
     pub pid: u32,
     /// The task's id.
     #[serde(default)]
@@ -87,7 +87,7 @@ impl Soak {
         Ok(Self { directory: directory.to_owned(), journal })
     }
 
-    /// Notes something that is no run.
+    /// Writes a note about something other than a run.
     ///
     /// # Errors
     /// The journal cannot be written.
@@ -96,7 +96,7 @@ impl Soak {
         self.write(&Note { at: now_ms(), what, pid, id, task, attempt: 0, token: 0 })
     }
 
-    /// From now on, this task succeeds.
+    /// Makes this task succeed from now on.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -104,7 +104,7 @@ impl Soak {
         File::create(self.directory.join(format!("cure-{id}"))).map(drop)
     }
 
-    /// How long the journal is, in bytes.
+    /// The length of the journal, in bytes.
     ///
     /// # Errors
     /// It cannot be read.
@@ -138,7 +138,7 @@ impl Soak {
     }
 }
 
-/// The worker of a soak: all its tasks, and its periodic one.
+/// Registers all tasks of the soak and its periodic task.
 pub fn register(worker: WorkerBuilder, soak: Soak) -> WorkerBuilder {
     worker
         .register(soak_sum)
@@ -161,7 +161,7 @@ pub fn register(worker: WorkerBuilder, soak: Soak) -> WorkerBuilder {
 
 type Outcome = Result<Value, TaskError>;
 
-/// Notes the run around its work.
+/// Writes notes before and after the work of a run.
 async fn noted(ctx: &Context, work: impl Future<Output = Outcome>) -> Outcome {
     let soak = ctx.state::<Arc<Soak>>()?;
     soak.note(ctx, What::Start)?;
@@ -170,7 +170,7 @@ async fn noted(ctx: &Context, work: impl Future<Output = Outcome>) -> Outcome {
     outcome
 }
 
-/// The same for plain functions.
+/// Like [`noted`], for plain functions.
 fn noted_blocking(ctx: &Context, work: impl FnOnce() -> Outcome) -> Outcome {
     let soak = ctx.state::<Arc<Soak>>()?;
     soak.note(ctx, What::Start)?;
@@ -179,13 +179,13 @@ fn noted_blocking(ctx: &Context, work: impl FnOnce() -> Outcome) -> Outcome {
     outcome
 }
 
-/// Adds.
+/// Adds two numbers.
 #[yadtq::task]
 pub async fn soak_sum(ctx: Context, a: i64, b: i64) -> Outcome {
     noted(&ctx, async { Ok((a + b).into()) }).await
 }
 
-/// Fails at its first attempts, and then returns which one it was.
+/// Fails at its first attempts, and then returns the number of the attempt.
 #[yadtq::task(max_retries = 2, retry_base = "50ms")]
 pub async fn soak_flaky(ctx: Context, failures: u32) -> Outcome {
     let attempt = ctx.attempt();
@@ -199,7 +199,7 @@ pub async fn soak_fatal(ctx: Context) -> Outcome {
     noted(&ctx, async { Err(TaskError::fatal("no use")) }).await
 }
 
-/// Snoozes until that time, and then returns its attempt.
+/// Snoozes until that time, and then returns the number of its attempt.
 #[yadtq::task(max_retries = 0)]
 pub async fn soak_snooze(ctx: Context, until_ms: u64) -> Outcome {
     let attempt = ctx.attempt();
@@ -207,7 +207,7 @@ pub async fn soak_snooze(ctx: Context, until_ms: u64) -> Outcome {
     noted(&ctx, async { if now_ms() < until_ms { Err(snooze()) } else { Ok(attempt.into()) } }).await
 }
 
-/// Goes on until it is told to end: for good, or because its worker stops; then another one has it.
+/// Runs until it is asked to stop: because it is revoked, or because its worker stops and another worker runs it.
 #[yadtq::task(max_retries = 0)]
 pub async fn soak_obey(ctx: Context) -> Outcome {
     let end = async {
@@ -217,7 +217,7 @@ pub async fn soak_obey(ctx: Context) -> Outcome {
     noted(&ctx, end).await
 }
 
-/// Counts, and tells how far it is.
+/// Counts, and reports its progress.
 #[yadtq::task]
 pub async fn soak_count(ctx: Context, to: u64, ms: u64) -> Outcome {
     let count = async {
@@ -230,13 +230,13 @@ pub async fn soak_count(ctx: Context, to: u64, ms: u64) -> Outcome {
     noted(&ctx, count).await
 }
 
-/// Takes too long, twice.
+/// Runs into its timeout, twice.
 #[yadtq::task(timeout = "200ms", max_retries = 1, retry_base = "50ms")]
 pub async fn soak_dawdle(ctx: Context) -> Outcome {
     noted(&ctx, std::future::pending()).await
 }
 
-/// Takes a while on the blocking pool.
+/// Sleeps on the blocking pool.
 #[yadtq::task]
 pub fn soak_doze(ctx: Context, ms: u64) -> Outcome {
     noted_blocking(&ctx, || {
@@ -245,7 +245,7 @@ pub fn soak_doze(ctx: Context, ms: u64) -> Outcome {
     })
 }
 
-/// Takes too long on the blocking pool.
+/// Runs into its timeout on the blocking pool.
 #[yadtq::task(timeout = "300ms", max_retries = 0)]
 pub fn soak_overrun(ctx: Context) -> Outcome {
     noted_blocking(&ctx, || {
@@ -254,7 +254,7 @@ pub fn soak_overrun(ctx: Context) -> Outcome {
     })
 }
 
-/// Fails at its first attempts, in the order of its key.
+/// Fails at its first attempts, and keeps the order of its key.
 #[yadtq::task(max_retries = 2, retry_base = "50ms")]
 pub async fn soak_ordered(ctx: Context, failures: u32) -> Outcome {
     let attempt = ctx.attempt();
@@ -262,13 +262,13 @@ pub async fn soak_ordered(ctx: Context, failures: u32) -> Outcome {
     noted(&ctx, work).await
 }
 
-/// Starts now and then, see [`PACE`].
+/// Starts at a limited rate, see [`START_RATE`].
 #[yadtq::task(rate_limit = "5/s", rate_burst = 3)]
 pub async fn soak_paced(ctx: Context) -> Outcome {
     noted(&ctx, async { Ok(Value::Null) }).await
 }
 
-/// Takes a while, and few of one key do at once, see [`FEW`].
+/// Sleeps; few of one key run at once, see [`FEW`].
 #[yadtq::task(max_running = 2, limit_key = "key")]
 pub async fn soak_few(ctx: Context, key: u64) -> Outcome {
     let work = async {
@@ -278,13 +278,13 @@ pub async fn soak_few(ctx: Context, key: u64) -> Outcome {
     noted(&ctx, work).await
 }
 
-/// Is in a queue that is purged.
+/// Runs in a queue that is purged.
 #[yadtq::task(queue = "soak-purged")]
 pub async fn soak_purged(ctx: Context) -> Outcome {
     noted(&ctx, async { Ok(Value::Null) }).await
 }
 
-/// Is disabled at times.
+/// Is disabled from time to time.
 #[yadtq::task]
 pub async fn soak_switched(ctx: Context) -> Outcome {
     noted(&ctx, async { Ok(Value::Null) }).await

@@ -10,7 +10,7 @@ use std::{
 
 use yadtq::{Context, MissingState, TaskError};
 
-/// Notes every execution in a file, one task id a line.
+/// Writes every execution to a file, one task id per line.
 #[derive(Debug)]
 pub struct Record(Mutex<BufWriter<File>>);
 
@@ -28,7 +28,7 @@ impl Record {
         writeln!(self.0.lock().unwrap_or_else(PoisonError::into_inner), "{}", ctx.id())
     }
 
-    /// Appends a line at once, so that the lines of all processes are in the order in which things happened.
+    /// Appends a line immediately, so that the lines of all processes are in the order of events.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -47,28 +47,34 @@ impl Record {
     }
 }
 
-/// Adds, and notes that it ran.
+/// Adds two numbers, and writes down that it ran.
 #[yadtq::task]
 pub async fn add(ctx: Context, a: i64, b: i64) -> Result<i64, TaskError> {
     ctx.state::<std::sync::Arc<Record>>()?.note(&ctx)?;
     Ok(a + b)
 }
 
-/// Takes a while.
+/// Writes down that it ran, so that a killed worker has written it too.
+#[yadtq::task]
+pub async fn noted(ctx: Context) -> Result<(), TaskError> {
+    Ok(ctx.state::<std::sync::Arc<Record>>()?.line(ctx.id().as_str())?)
+}
+
+/// Sleeps.
 #[yadtq::task]
 pub async fn nap(ms: u64) -> u64 {
     tokio::time::sleep(Duration::from_millis(ms)).await;
     ms
 }
 
-/// Takes a while on the blocking pool.
+/// Sleeps on the blocking pool.
 #[yadtq::task]
 pub fn doze(ms: u64) -> u64 {
     std::thread::sleep(Duration::from_millis(ms));
     ms
 }
 
-/// Blocks its thread of the runtime, as no task should.
+/// Blocks its thread of the runtime, which no task should do.
 #[yadtq::task]
 pub async fn hog(ms: u64) -> u64 {
     std::thread::sleep(Duration::from_millis(ms));
@@ -93,13 +99,20 @@ pub async fn panic(message: String) {
     panic!("{message}");
 }
 
-/// Gives up after 200 ms.
+/// Runs into its timeout of 200 ms.
 #[yadtq::task(timeout = "200ms", max_retries = 0)]
 pub async fn dawdle() {
     std::future::pending::<()>().await;
 }
 
-/// Returns what it is given, whatever it is.
+/// Is asked to end after 200 ms, and then returns whether it was.
+#[yadtq::task(soft_timeout = "200ms")]
+pub async fn heed(ctx: Context) -> bool {
+    ctx.cancelled().await;
+    ctx.is_cancelled()
+}
+
+/// Returns its argument.
 #[yadtq::task]
 pub async fn echo(value: serde_json::Value) -> serde_json::Value {
     value
@@ -111,26 +124,26 @@ pub async fn nested(ms: u64) -> Result<u64, yadtq::Error> {
     nap.delay(ms).await?.await
 }
 
-/// Asks for a state that the worker does not have.
+/// Asks for shared state that the worker does not have.
 #[yadtq::task(max_retries = 0)]
 pub async fn stateless(ctx: Context) -> Result<u8, MissingState> {
     ctx.state::<u8>().copied()
 }
 
-/// Its results are kept for two hours.
+/// Keeps its results for two hours.
 #[yadtq::task(result_ttl = "2h")]
 pub async fn brief(value: u8) -> u8 {
     value
 }
 
-/// Goes on until it is told to end, and then says so.
+/// Runs until it is asked to stop, and then returns an error that says so.
 #[yadtq::task]
 pub async fn obey(ctx: Context) -> Result<(), String> {
     ctx.cancelled().await;
-    Err("told to end".to_owned())
+    Err("asked to end".to_owned())
 }
 
-/// Counts, a step every `ms`, and tells how far it is.
+/// Counts one step every `ms`, and reports its progress.
 #[yadtq::task]
 pub async fn count(ctx: Context, to: u64, ms: u64) -> u64 {
     for step in 1..=to {
@@ -140,17 +153,17 @@ pub async fn count(ctx: Context, to: u64, ms: u64) -> u64 {
     to
 }
 
-/// Tells more than anybody can hear, then waits until it is told to end.
+/// Reports progress faster than anybody can receive it, then waits until it is asked to stop.
 #[yadtq::task]
 pub fn flood(ctx: Context, reports: u64) -> Result<(), String> {
     (1..=reports).for_each(|report| ctx.progress(report));
     while !ctx.is_cancelled() {
         std::thread::sleep(Duration::from_millis(10));
     }
-    Err("told to end".to_owned())
+    Err("asked to end".to_owned())
 }
 
-/// Tells more at once than is taken.
+/// Reports a progress value that is larger than the limit.
 #[yadtq::task]
 pub async fn overdo(ctx: Context) -> u8 {
     for _ in 0..100 {
@@ -159,13 +172,13 @@ pub async fn overdo(ctx: Context) -> u8 {
     1
 }
 
-/// Once an hour for the same argument.
+/// Unique by its argument for an hour.
 #[yadtq::task(unique = "1h")]
 pub async fn once(fields: std::collections::BTreeMap<String, u8>) -> i64 {
     fields.values().copied().map(i64::from).sum()
 }
 
-/// Notes that it ran, at once: its worker may be killed.
+/// Writes down immediately that it ran, because its worker may be killed.
 #[yadtq::task]
 pub async fn tick(ctx: Context) -> Result<(), TaskError> {
     let record = ctx.state::<std::sync::Arc<Record>>()?;
@@ -173,7 +186,7 @@ pub async fn tick(ctx: Context) -> Result<(), TaskError> {
     Ok(record.flush()?)
 }
 
-/// Fails at its first attempts, and then returns which attempt it was and what the one before said.
+/// Fails at its first attempts, and then returns the number of the attempt and the error of the one before.
 #[yadtq::task(retry_base = "50ms")]
 pub async fn flaky(ctx: Context, failures: u32) -> Result<(u32, String), String> {
     match ctx.attempt() {
@@ -182,7 +195,7 @@ pub async fn flaky(ctx: Context, failures: u32) -> Result<(u32, String), String>
     }
 }
 
-/// Fails as it is told to.
+/// Fails with this error.
 #[yadtq::task(max_retries = 2, retry_base = "20ms", retry_if = is_odd)]
 pub async fn picky(error: u32) -> Result<(), OddError> {
     Err(OddError(error))
@@ -197,7 +210,7 @@ fn is_odd(error: &OddError) -> bool {
     error.0 % 2 == 1
 }
 
-/// Steers: `fatal`, `after`, or anything else to succeed at the second attempt.
+/// Fails as `how` says: `fatal`, `after`, or anything else to succeed at the second attempt.
 #[yadtq::task(max_retries = 1, retry_base = "20ms")]
 pub async fn steered(ctx: Context, how: String) -> Result<u32, TaskError> {
     match (how.as_str(), ctx.attempt()) {
@@ -208,7 +221,7 @@ pub async fn steered(ctx: Context, how: String) -> Result<u32, TaskError> {
     }
 }
 
-/// Snoozes until a file exists, then returns its attempt.
+/// Snoozes until a file exists, then returns the number of its attempt.
 #[yadtq::task(max_retries = 0)]
 pub async fn sleepy(ctx: Context, file: std::path::PathBuf) -> Result<u32, TaskError> {
     if file.exists() { Ok(ctx.attempt()) } else { Err(TaskError::snooze(Duration::from_millis(200))) }
@@ -220,7 +233,7 @@ pub async fn punctual(due_ms: u64) -> i64 {
     i64::try_from(crate::now_ms()).unwrap_or(i64::MAX) - i64::try_from(due_ms).unwrap_or(0)
 }
 
-/// Fails at its first attempts, each after a while.
+/// Fails at its first attempts, after `ms` each.
 #[yadtq::task]
 pub async fn fail_slowly(ctx: Context, ms: u64, failures: u32) -> Result<(u32, String), String> {
     tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -230,7 +243,7 @@ pub async fn fail_slowly(ctx: Context, ms: u64, failures: u32) -> Result<(u32, S
     }
 }
 
-/// Notes when it begins and how it ends, and fails at its first attempts: for good, if it has none left.
+/// Writes down its start and its end, and fails at its first attempts: for good, if no attempt is left.
 #[yadtq::task(max_retries = 1, retry_base = "50ms")]
 pub async fn book(ctx: Context, key: u32, number: u32, ms: u64, failures: u32) -> Result<u32, TaskError> {
     let record = ctx.state::<std::sync::Arc<Record>>()?;
@@ -242,22 +255,22 @@ pub async fn book(ctx: Context, key: u32, number: u32, ms: u64, failures: u32) -
         return Ok(number);
     }
     note(if ctx.attempt() > 1 { "dead" } else { "fail" })?;
-    Err(TaskError::retry("as it was told to"))
+    Err(TaskError::retry("a failure that the test asked for"))
 }
 
-/// Starts fifty times a second, over all workers.
+/// Starts at most fifty times a second over all workers.
 #[yadtq::task(rate_limit = "50/s", rate_burst = 5)]
 pub async fn paced(n: u64) -> u64 {
     n
 }
 
-/// Starts twenty times a second for each user.
+/// Starts at most twenty times a second for each user.
 #[yadtq::task(rate_limit = "20/s", limit_key = "user")]
 pub async fn per_user(n: u64, user: String) -> u64 {
     n + u64::try_from(user.len()).unwrap_or(0)
 }
 
-/// Runs four times at once, over all workers.
+/// Runs at most four times at once over all workers.
 #[yadtq::task(max_running = 4)]
 pub async fn few(ms: u64) -> u64 {
     tokio::time::sleep(Duration::from_millis(ms)).await;

@@ -1,5 +1,5 @@
-//! A million delayed tasks: what they cost a worker, how soon it is ready with them, and how punctual it is beside them.
-//! Alone in its binary, so that no other test takes its time.
+//! A million delayed tasks: their cost for a worker, how soon it is ready, and how punctual it is with them. The test is
+//! alone in its binary, so that no other test slows it down.
 
 use std::{path::Path, time::Duration};
 
@@ -16,7 +16,7 @@ use yadtq_tests::{
 
 const TASKS: u64 = 1_000_000;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
-/// What a million delayed tasks may cost a worker beyond its size without them.
+/// Largest memory that a million delayed tasks may cost a worker, in kB.
 const COST_KB: u64 = 100 * 1_024;
 
 async fn start(env: &Env) -> Process {
@@ -34,7 +34,7 @@ fn resident(worker: &Process) -> u64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
-/// As a foreign producer would: nothing of them is in Redis.
+/// Sends as a producer without this library would: Redis has nothing about these tasks.
 fn fill(topic: &str) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers::kafka()).set("partitioner", "murmur2_random").set("acks", "all");
@@ -58,7 +58,7 @@ fn fill(topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_delayed_tasks_cost_little_and_hold_nobody_up() {
+async fn a_million_delayed_tasks_cost_little_and_delay_no_other_task() {
     let namespace = namespace("million");
     let env = Env::new(&servers::kafka(), &servers::redis(), &namespace);
     let builder = Client::builder().kafka(servers::kafka()).redis(servers::redis()).namespace(&namespace);
@@ -76,7 +76,7 @@ async fn a_million_delayed_tasks_cost_little_and_hold_nobody_up() {
     let cost = resident(&first).saturating_sub(idle);
     println!("a million delayed tasks cost {} MB above {} MB", cost / 1_024, idle / 1_024);
     assert!(cost < COST_KB, "{cost} kB");
-    println!("beside them: {punctual}");
+    println!("together with them: {punctual}");
 
     first.kill().await;
     let begun = std::time::Instant::now();
@@ -84,8 +84,8 @@ async fn a_million_delayed_tasks_cost_little_and_hold_nobody_up() {
     let ready = &second.events("scheduler_ready")[0];
     println!("a new worker was ready after {:?}: {ready}", begun.elapsed());
     assert!(ready["records"].as_u64() >= Some(TASKS), "it has read them all: {ready}");
-    let told = second.events("scheduler_loading").len();
-    println!("and told {told} times how far it was; it has {} MB", resident(&second) / 1_024);
+    let reports = second.events("scheduler_loading").len();
+    println!("and reported its progress {reports} times; it has {} MB", resident(&second) / 1_024);
     assert!(resident(&second) < idle + COST_KB);
     let punctual = punctuality(&client).await;
     println!("after that: {punctual}");
@@ -95,7 +95,7 @@ async fn a_million_delayed_tasks_cost_little_and_hold_nobody_up() {
     assert_eq!((waiting.total, waiting.tasks.len()), (TASKS, 10));
 }
 
-/// How late tasks start that are due at 1,000 a second, from due to the function's first line.
+/// How late tasks start if 1,000 of them are due per second, measured in the function's first line.
 async fn punctuality(client: &Client) -> String {
     let first = now_ms() + 3_000;
     let at = |ms: u64| std::time::UNIX_EPOCH + Duration::from_millis(ms);

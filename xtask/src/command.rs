@@ -1,5 +1,5 @@
-//! Running other programs: live output, errors that name the command, and an
-//! end to the whole process group when xtask is interrupted.
+//! Runs other programs: with live output, with errors that name the command, and
+//! so that their whole process group ends when xtask is interrupted.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -14,14 +14,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::interrupt;
 
-const POLL: Duration = Duration::from_millis(20);
-/// How long an interrupted program may take to clean up.
-const GRACE: Duration = Duration::from_secs(15);
-/// How long to wait for more output of a program that has ended.
-const LEFTOVER: Duration = Duration::from_secs(2);
+/// Time between two checks whether a program has ended.
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time that an interrupted program has to clean up. Then it is killed.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for the next line of output of a program that has ended.
+const REMAINING_OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a command to its end. Its output goes to stderr, because stdout is for
-/// what the user asked xtask for.
+/// the output that the user asked xtask for.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     command.stdout(std::io::stderr());
     let status = wait(spawn(command)?)?;
@@ -38,36 +39,36 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
     require_success(command, output.status).with_context(|| String::from_utf8_lossy(&text).trim().to_owned())
 }
 
-/// Runs a command to its end, passing its stdout on as it comes, and then gives
-/// each line of it to `line`.
+/// Runs a command to its end and copies its stdout as it comes. After the end,
+/// calls `line` with each line of it.
 pub(crate) fn run_watched(command: &mut Command, line: impl FnMut(String)) -> Result<ExitStatus> {
     let mut child = spawn(command.stdout(Stdio::piped()))?;
     let (sender, lines) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
-        thread::spawn(move || pass_on(output, &sender));
+        thread::spawn(move || copy_lines(output, &sender));
     }
     let status = wait(child)?;
-    // A process that the program left behind may hold the pipe open for ever;
-    // what the program itself wrote is in the pipe by now.
-    iter::from_fn(|| lines.recv_timeout(LEFTOVER).ok()).for_each(line);
+    // A process that the program left behind may never close the pipe. The output
+    // of the program itself is in the pipe by now.
+    iter::from_fn(|| lines.recv_timeout(REMAINING_OUTPUT_TIMEOUT).ok()).for_each(line);
     Ok(status)
 }
 
-/// Whether a command succeeds, and what it prints, both streams together.
+/// What a command prints, stdout and then stderr. `None` if it fails.
 pub(crate) fn probe(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     output.status.success().then(|| text(&output.stdout) + &text(&output.stderr))
 }
 
-/// Where `program` is on the PATH.
+/// The path of `program`, if it is on the PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// In a process group of its own, so that an interruption reaches what the
-/// program started as well, whoever the signal was sent to.
+/// Starts the program in a process group of its own, so that an interruption also
+/// ends the processes that the program has started.
 fn spawn(command: &mut Command) -> Result<Child> {
     command
         .stdin(Stdio::null())
@@ -85,18 +86,18 @@ fn wait(mut child: Child) -> Result<ExitStatus> {
             end_group(&mut child)?;
             return Err(interrupted.into());
         }
-        thread::sleep(POLL);
+        thread::sleep(EXIT_POLL_INTERVAL);
     }
 }
 
 fn end_group(child: &mut Child) -> Result<()> {
-    // The group may be gone already: that is what was wanted.
+    // This fails if the group has already ended, which is the goal.
     let _ = kill_process_group(Pid::from_child(child), Signal::TERM);
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
     while child.try_wait()?.is_none() && Instant::now() < deadline {
-        thread::sleep(POLL);
+        thread::sleep(EXIT_POLL_INTERVAL);
     }
-    // Also when the leader has ended: its children may not have listened.
+    // Even if the leader has ended: its children may have ignored the first signal.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     child.wait()?;
     Ok(())
@@ -115,10 +116,10 @@ fn require_success(command: &Command, status: ExitStatus) -> Result<()> {
     bail!("`{line}` failed ({status})");
 }
 
-/// Copies bytes at once (a test's name appears before its outcome does) and
-/// cuts them into lines on the side. Ends with the input, or when nobody reads
-/// what xtask prints: then the program's next write fails, as without xtask.
-fn pass_on(mut from: impl Read, lines: &mpsc::Sender<String>) -> Result<()> {
+/// Copies bytes at once, because a test's name appears before its outcome does,
+/// and sends them in lines too. Ends with the input, or when nobody reads the
+/// output of xtask: then the program's next write fails, as it would without xtask.
+fn copy_lines(mut from: impl Read, lines: &mpsc::Sender<String>) -> Result<()> {
     let mut to = std::io::stdout();
     let mut buffer = [0; 8192];
     let mut pending = Vec::new();
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_left_behind_does_not_keep_us() {
+    fn a_process_left_behind_does_not_delay_the_end() {
         let start = Instant::now();
         let mut command = Command::new("sh");
         command.args(["-c", "echo done; sleep 30 &"]);

@@ -1,7 +1,8 @@
-//! Licences and MSRV of all dependencies, from what they declare.
+//! Checks the licences and the Rust versions that dependencies declare.
 //!
-//! A dependency that declares a newer Rust than the workspace does would raise
-//! our MSRV unnoticed; comparing the declarations needs no second toolchain.
+//! A dependency that needs a newer Rust than `rust-version` would raise the MSRV
+//! unnoticed. Comparing the declarations needs no second toolchain. `cargo deny`
+//! does not compare them, and is not on every machine; where it is, it runs too.
 
 use std::fs;
 

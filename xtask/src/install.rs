@@ -1,5 +1,5 @@
-//! The few programs that Cargo can't bring: found, or installed where that is
-//! ours to do, or asked for with the one command that would install them.
+//! The few programs that Cargo can't bring. They are installed on Debian as root;
+//! elsewhere the error names the one command that would install them.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -61,8 +61,8 @@ impl Tool {
     }
 }
 
-/// Makes sure that all `tools` are there. On Debian, as root, it installs what
-/// is missing and says so; elsewhere it fails with the command to type.
+/// Makes sure that all `tools` are present. On Debian, as root, it installs missing
+/// ones and says so; elsewhere it fails with the command to type.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
     let missing = missing(tools);
     if missing.is_empty() {
@@ -84,7 +84,7 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
 
     let still = self::missing(tools);
     if !still.is_empty() {
-        bail!("apt-get succeeded, and yet missing: {}", list(&still, Tool::name, ", "));
+        bail!("apt-get succeeded, but these are still missing: {}", list(&still, Tool::name, ", "));
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ fn list(tools: &[Tool], name: fn(Tool) -> &'static str, separator: &str) -> Stri
 
 fn apt_install(tools: &[Tool]) -> Result<()> {
     let _policy = NoServiceStarts::declare()?;
-    // Another apt (unattended upgrades, at boot) may hold the lock for a while.
+    // Another apt, such as unattended upgrades at boot, may hold the lock for a while.
     let apt = || {
         let mut apt = Command::new("apt-get");
         apt.args(["-o", "DPkg::Lock::Timeout=120"]).env("DEBIAN_FRONTEND", "noninteractive");
@@ -110,9 +110,9 @@ fn apt_install(tools: &[Tool]) -> Result<()> {
     command::run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
-/// Debian starts a service as it installs it, which would take port 6379 for a
-/// Redis that nobody asked for. A `policy-rc.d` that answers 101 is the
-/// documented way to forbid it. Removed again on drop; an existing one stays.
+/// Keeps Debian from starting a service when it installs it: a Redis that nobody
+/// asked for would take port 6379. A `policy-rc.d` that exits with 101 is the
+/// documented way. It is removed on drop; one that existed before stays.
 struct NoServiceStarts {
     ours: bool,
 }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn java_tells_its_major_version() {
+    fn java_prints_its_major_version() {
         assert_eq!(java_major("openjdk version \"17.0.15\" 2025-04-15\n"), Some(17));
         assert_eq!(java_major("openjdk version \"25\" 2025-09-16\n"), Some(25));
         assert_eq!(java_major("openjdk version \"27-ea\" 2026-09-15\n"), Some(27));

@@ -1,6 +1,6 @@
-//! Ctrl-C and its relatives, turned into an error at the next place that waits.
+//! Turns SIGINT, SIGTERM and SIGHUP into an error at the next place that waits.
 //!
-//! A test run must stop its servers however it ends, so a signal may not simply
+//! A test run must stop its servers however it ends, so a signal must not simply
 //! end the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-// Signals belong to the process, so this does too.
+// Signals belong to the process, hence a static.
 static RECEIVED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The user, or whoever runs us, asked to stop.
+/// The user, or the program that runs xtask, asked it to stop.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -32,8 +32,8 @@ pub(crate) fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Fails once for each interruption: the clean-up that follows is not cut short
-/// by the signal that caused it, but can be by another.
+/// Fails once for each interruption. So the signal that causes the clean-up does
+/// not interrupt it, but another signal does.
 pub(crate) fn check() -> Result<(), Interrupted> {
     match RECEIVED.get() {
         Some(received) if received.swap(false, Ordering::Relaxed) => Err(Interrupted),

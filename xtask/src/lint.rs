@@ -1,15 +1,16 @@
-//! `cargo xtask lint`: what a machine can say about the code without running it.
+//! `cargo xtask lint`: checks the code without running it.
 
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{command, dependencies};
+use crate::{command, dependencies, words};
 
 pub(crate) fn run(project: &Project) -> Result<()> {
     command::run(project.cargo().args(["fmt", "--all", "--check"]))?;
+    words::check(project)?;
     dependencies::check(project)?;
-    // Advisories and sources as well, where the tool is at hand; what must hold
-    // everywhere is checked above, so that the verdict doesn't depend on it.
+    // Checks advisories and sources too, if it is installed. Rules that must hold on
+    // every machine are checked above.
     if command::find("cargo-deny").is_some() {
         command::run(project.cargo().args(["deny", "check"]))?;
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the project's chores as one program, so that a fresh clone
+//! `cargo xtask`: the development commands as one program, so that a fresh clone
 //! needs no tool but Cargo to run them.
 
 mod command;
@@ -10,6 +10,7 @@ mod project;
 mod services;
 mod soak;
 mod test;
+mod words;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use clap::{Parser, Subcommand};
 use crate::project::Project;
 use crate::services::Services;
 
-/// YADTQ's development chores.
+/// Development commands of YADTQ.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = "Example:\n  cargo xtask test")]
 struct Cli {
@@ -29,54 +30,55 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Real Kafka and Redis servers for development.
+    /// Starts, stops and lists real Kafka and Redis servers for development.
     #[command(subcommand, after_help = "Example:\n  eval \"$(cargo xtask services up)\"")]
     Services(ServicesCommand),
 
-    /// Formatting, dependencies, clippy and rustdoc, with warnings denied.
+    /// Checks formatting, words, dependencies, clippy and rustdoc; warnings are errors.
     #[command(after_help = "Example:\n  cargo xtask lint")]
     Lint,
 
-    /// Lints, then every test of the workspace on real servers.
+    /// Runs the lints, then every test of the workspace on real servers.
     ///
-    /// Starts servers of its own and stops them, unless YADTQ_KAFKA and
-    /// YADTQ_REDIS name some. The last line is the count of tests. A skipped
-    /// test counts as failed.
+    /// Uses the servers that YADTQ_KAFKA and YADTQ_REDIS name, else starts
+    /// its own and stops them. The last line is the number of tests that
+    /// passed and failed. A skipped test counts as failed.
     #[command(
-        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test claim lease   # only tests with these in their name, no lints"
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test claim lease   # only tests with one of these in their name, no lints"
     )]
     Test(test::Options),
 
-    /// All capabilities at once, while workers are killed, and an oracle.
+    /// Uses all capabilities at once while workers are killed, and checks the outcomes.
     ///
-    /// Starts servers of its own and stops them, unless YADTQ_KAFKA and
-    /// YADTQ_REDIS name some. Fails if a task has not ended exactly once, and
-    /// as it should.
+    /// Uses the servers that YADTQ_KAFKA and YADTQ_REDIS name, else starts
+    /// its own and stops them. Fails unless every task has ended exactly once,
+    /// with the expected outcome.
     #[command(
-        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --for 1h --rate 300\n  cargo xtask soak --for 1m --seed 7   # what an earlier one sent"
+        after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak --for 1h --rate 300\n  cargo xtask soak --for 1m --seed 7   # the same tasks as an earlier soak"
     )]
     Soak(soak::Options),
 }
 
 #[derive(Subcommand)]
 enum ServicesCommand {
-    /// Starts what isn't running, and prints the variables that name it.
+    /// Starts servers that aren't running, and prints the variables that name them.
     ///
-    /// Uses the servers that YADTQ_KAFKA and YADTQ_REDIS name; for those not
-    /// named, Docker Compose; without a Docker engine, Kafka from Maven Central
-    /// (Java 17) and the system's redis-server. Data stays until `down --wipe`.
+    /// Uses the servers that YADTQ_KAFKA and YADTQ_REDIS name. Starts the others
+    /// with Docker Compose or, without a Docker engine, starts Kafka from Maven
+    /// Central (Java 17) and the system's redis-server. Data stays until
+    /// `down --wipe`.
     #[command(after_help = "Example:\n  eval \"$(cargo xtask services up)\"")]
     Up,
 
-    /// Stops what `up` started, and what a killed or kept test run left.
+    /// Stops the servers of `up`, and those that a killed or kept test run left.
     #[command(after_help = "Example:\n  cargo xtask services down --wipe")]
     Down {
-        /// Also delete the servers' data.
+        /// Delete the servers' data too.
         #[arg(long)]
         wipe: bool,
     },
 
-    /// Tells which servers answer; exits with 1 unless all do.
+    /// Prints which servers answer; exits with 1 unless all do.
     #[command(after_help = "Example:\n  cargo xtask services status --json")]
     Status {
         /// Print JSON instead of a table.

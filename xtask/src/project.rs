@@ -1,4 +1,4 @@
-//! Where the workspace and its build directory are.
+//! Finds the workspace and its build directory.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub(crate) struct Project {
     #[serde(rename = "workspace_root")]
     pub(crate) root: PathBuf,
-    /// Cargo's own answer, so that `CARGO_TARGET_DIR` and configuration count.
+    /// The build directory as Cargo reports it, with `CARGO_TARGET_DIR` and configuration.
     #[serde(rename = "target_directory")]
     pub(crate) target: PathBuf,
 }
@@ -34,12 +34,12 @@ impl Project {
     }
 }
 
-/// What `cargo metadata` says, as far as `T` asks.
+/// The part of `cargo metadata` that `T` describes.
 pub(crate) fn metadata<T: for<'de> Deserialize<'de>>(arguments: &[&str]) -> Result<T> {
     let mut command = Command::new(cargo());
     command.args(["metadata", "--format-version=1"]).args(arguments);
-    // `cargo run` tells which checkout this is. The path known at compile time
-    // may be another one's, when checkouts share a build directory.
+    // `cargo run` sets this to the right checkout. The path known at compile time
+    // may belong to another one, if checkouts share a build directory.
     if let Some(package) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(package);
     }
@@ -50,7 +50,7 @@ pub(crate) fn metadata<T: for<'de> Deserialize<'de>>(arguments: &[&str]) -> Resu
     serde_json::from_slice(&output.stdout).context("can't read what `cargo metadata` printed")
 }
 
-/// The cargo that started xtask, so that a `+toolchain` stays in force.
+/// The cargo that started xtask, so that a `+toolchain` stays in effect.
 fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: every capability at once, for minutes, while workers are
-//! killed; the short version of it is one of the tests.
+//! `cargo xtask soak`: uses every capability at once, for minutes, while workers
+//! are killed. A short soak is one of the tests.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,20 +14,21 @@ use crate::test;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How long it sends tasks. From 5 minutes on, Redis is restarted half way.
+    /// Time during which tasks are sent. From 5 minutes on, Redis is restarted half way.
     #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     time: Duration,
 
-    /// Tasks a second.
+    /// Number of tasks sent per second.
     #[arg(long, value_name = "TASKS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
-    /// Sends what an earlier soak sent; each prints its own.
+    /// Seed of an earlier soak, to send the same tasks. Each soak prints its seed.
+    /// Default: random.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Runs the soak on servers of its own. A violation is a failure.
+/// Runs the soak on servers of its own. Fails if the oracle finds a violation.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<ExitCode> {
     let mut servers = test::prepare(project)?;
     let outcome = servers.up().and_then(|variables| soak(project, options, &variables));

@@ -1,8 +1,8 @@
-//! What can be typed: options of every command, and the list of commands.
+//! The command line: the list of commands, and the options of all of them.
 
-use clap::{ArgAction, Args, Parser, Subcommand, builder::styling};
+use clap::{CommandFactory as _, Parser, Subcommand, builder::styling};
 
-use crate::{command, exit, exit::Exit, failure::Failure, output::Output};
+use crate::{command, exit, exit::Exit, failure::Failure, global::Global};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -10,7 +10,7 @@ const STYLES: styling::Styles = styling::Styles::styled()
     .literal(styling::AnsiColor::Cyan.on_default().bold())
     .placeholder(styling::AnsiColor::Cyan.on_default());
 
-/// Sends tasks to YADTQ, finds them again, and looks after workers, queues and servers.
+/// Send YADTQ tasks, inspect them, and manage queues, workers and dead letters
 #[derive(Debug, Parser)]
 #[command(name = "yadtq", bin_name = "yadtq", version, styles = STYLES, propagate_version = true, max_term_width = 110)]
 #[command(after_help = exit::HELP)]
@@ -20,37 +20,6 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
-pub(crate) struct Global {
-    /// Kafka's bootstrap servers [default: localhost:9092]. Settings such as TLS and SASL: YADTQ_KAFKA_CONF=key=value,..
-    #[arg(long, global = true, value_name = "HOST:PORT,..", env = "YADTQ_KAFKA", hide_env_values = true)]
-    pub(crate) kafka: Option<String>,
-
-    /// The URL of Redis [default: redis://localhost:6379]
-    #[arg(long, global = true, value_name = "URL", env = "YADTQ_REDIS", hide_env_values = true)]
-    pub(crate) redis: Option<String>,
-
-    /// The prefix of every topic and key [default: yadtq]
-    #[arg(long, global = true, value_name = "NAME", env = "YADTQ_NAMESPACE", hide_env_values = true)]
-    pub(crate) namespace: Option<String>,
-
-    /// Print JSON on stdout: one object, or an array of them, on one line. Errors stay text, on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Log on stderr: -v what happens, -vv how, -vvv all
-    #[arg(long, short, global = true, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-impl Global {
-    pub(crate) fn output(&self) -> Output {
-        Output::new(self.json)
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,16 +62,14 @@ impl Command {
             Self::Scheduled(command) => command.run(global).await,
             Self::Periodic(command) => command.run(global).await,
             Self::Ping(command) => command.run(global).await,
-            Self::Completions(command) => command.run(),
+            Self::Completions(command) => command.run(Cli::command()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::Cli;
+    use super::*;
 
     #[test]
     fn the_definitions_do_not_contradict_each_other() {

@@ -1,17 +1,40 @@
-//! Asks before what cannot be undone.
+//! Asks for a confirmation before anything that cannot be undone.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Args;
 
 use crate::failure::Failure;
 
-/// Asks on stderr whether to purge, and reads the answer; whatever is not a yes fails.
-pub(crate) fn purge(question: &str) -> Result<(), Failure> {
-    let mut answer = String::new();
-    let _ = write!(anstream::stderr(), "{question} They cannot be had back. [y/N] ");
-    let unread = |error| Failure::Input(format!("the answer cannot be read: {error}"));
-    std::io::stdin().read_line(&mut answer).map_err(unread)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
+/// The option that answers the question in advance.
+#[derive(Debug, Args)]
+pub(crate) struct Confirm {
+    /// Purge without asking for confirmation
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+impl Confirm {
+    /// Fails if a question would be necessary and stdin is no terminal. `remedy` says what to do then.
+    pub(crate) fn check(&self, remedy: &str) -> Result<(), Failure> {
+        if self.yes || std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        Err(Failure::Input(format!("cannot ask for confirmation, because stdin is not a terminal; {remedy}")))
     }
-    Err(Failure::Input("nothing was purged".to_owned()))
+
+    /// Asks on stderr whether to purge, and fails unless the answer is yes. `--yes` skips the question.
+    pub(crate) fn ask(&self, question: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        let mut answer = String::new();
+        let _ = write!(anstream::stderr(), "{question} This cannot be undone. [y/N] ");
+        let unread = |error| Failure::Input(format!("cannot read the answer: {error}"));
+        std::io::stdin().read_line(&mut answer).map_err(unread)?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::Input("nothing was purged".to_owned())),
+        }
+    }
 }

@@ -1,55 +1,57 @@
-//! Why a command did not do as asked: one line for people, with the remedy, and the exit code.
+//! Why a command failed: one line for people, with a remedy, and the exit code.
 
 use std::{io, time::Duration};
 
 use thiserror::Error;
 use yadtq::{BrokerError, Error, Status, StoreError, TaskId};
 
-use crate::{exit::Exit, output, time};
+use crate::{exit::Exit, message, time};
 
-const KAFKA_REMEDY: &str = "check that kafka runs there, or name another with --kafka or YADTQ_KAFKA";
-/// What to do when Redis does not answer.
-pub(crate) const REDIS_REMEDY: &str = "check that redis runs there, or name another with --redis or YADTQ_REDIS";
+const KAFKA_REMEDY: &str = "check that kafka runs there, or name another server with --kafka or YADTQ_KAFKA";
+/// What to do if Redis does not answer.
+pub(crate) const REDIS_REMEDY: &str = "check that redis runs there, or name another server with --redis or YADTQ_REDIS";
 
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
-    /// The library says so.
+    /// An error of the library.
     #[error(transparent)]
     Yadtq(#[from] Error),
-    /// What was typed or read is wrong; the text names the remedy.
+    /// The arguments or the input are wrong; the text names the remedy.
     #[error("{0}")]
     Input(String),
-    /// Asked without waiting, too early.
-    #[error("task {id} has not ended yet, it is {status}; wait for it with --wait")]
+    /// The command did not wait, and the task had not ended.
+    #[error("task {id} has not ended yet, its status is {status}; use --wait to wait for it")]
     NotEnded { id: TaskId, status: Status },
-    /// Waited in vain.
-    #[error("task {id} had not ended after {}, it is {status}; it goes on, and `yadtq result {id} --wait` waits again", time::exact(*after))]
+    /// The command waited, and the task did not end in time.
+    #[error("task {id} did not end within {}, its status is {status}; it continues, and `yadtq result {id} --wait` waits for it", time::exact(*after))]
     StillNotEnded { id: TaskId, status: Status, after: Duration },
-    /// No dead letter goes by that name.
-    #[error("no dead letter of task or place {0}; `yadtq dlq list` lists those that were not replayed or purged yet")]
+    /// No dead letter has this task id or place.
+    #[error(
+        "no dead letter with task id or place {0}; `yadtq dlq list` lists those that were not replayed or purged yet"
+    )]
     NoLetter(String),
-    /// `ping` has printed the findings already.
-    #[error("{0} cannot be used; the remedy is above")]
+    /// `ping` found servers that do not work, and has already printed why.
+    #[error("cannot use {0}; see the remedy above")]
     Unusable(&'static str),
-    /// The answer could not be written.
-    #[error("the answer cannot be written: {0}")]
+    /// The output could not be written.
+    #[error("cannot write the output: {0}")]
     Output(io::Error),
-    /// No runtime.
-    #[error("the system has no resources for the command: {0}")]
+    /// The async runtime could not be started.
+    #[error("cannot start the async runtime: {0}")]
     Runtime(io::Error),
 }
 
 impl Failure {
-    /// Tells it on stderr.
+    /// Writes the error and its remedy to stderr, and returns the exit code.
     pub(crate) fn report(&self) -> Exit {
         if let Self::Output(error) = self
             && error.kind() == io::ErrorKind::BrokenPipe
         {
-            // The reader has seen enough, as `head` does.
+            // The reader has closed the pipe because it needs no more, as `head` does.
             return Exit::Done;
         }
-        output::error(&match self.remedy() {
+        message::error(&match self.remedy() {
             Some(remedy) => format!("{self}; {remedy}"),
             None => self.to_string(),
         });
@@ -75,28 +77,30 @@ impl Failure {
     }
 }
 
-/// What an error of the library means to a script.
+/// The exit code of an error of the library.
 fn exit_of(error: &Error) -> Exit {
     match error {
-        Error::TaskFailed { .. } | Error::Revoked { .. } => Exit::TaskFailed,
+        Error::TaskFailed { .. } | Error::Revoked { .. } | Error::Expired { .. } | Error::Purged { .. } => {
+            Exit::TaskFailed
+        }
         Error::Config { .. } | Error::Argument { .. } | Error::TooLarge { .. } => Exit::Usage,
-        Error::NotFound { .. } | Error::Expired { .. } => Exit::NotFound,
+        Error::NotFound { .. } | Error::ResultExpired { .. } => Exit::NotFound,
         Error::WaitTimeout { .. } => Exit::NotEnded,
         Error::Unacknowledged { source: BrokerError::TooLarge { .. }, .. } => Exit::Usage,
         Error::Store(StoreError::Address { .. }) => Exit::Usage,
         Error::Unacknowledged { .. } | Error::Unique { .. } | Error::Broker(_) | Error::Store(_) => Exit::Server,
-        // The result in Redis is not what YADTQ writes there.
+        // The value in Redis is not a result that YADTQ has written.
         Error::ResultType { .. } => Exit::Server,
         _ => Exit::Other,
     }
 }
 
-/// What to do about an error whose text does not say it.
+/// What to do about an error whose own text does not say it.
 pub(crate) fn remedy(error: &Error) -> Option<&'static str> {
     match error {
         Error::Broker(source) | Error::Unacknowledged { source, .. } => match source {
             BrokerError::Timeout { .. } => Some(KAFKA_REMEDY),
-            BrokerError::Refused(_) => Some("check YADTQ_KAFKA_CONF and what kafka allows this user"),
+            BrokerError::Refused(_) => Some("check YADTQ_KAFKA_CONF and the permissions of this user in kafka"),
             BrokerError::TooLarge { .. } => Some("send a reference to the data instead"),
             _ => None,
         },

@@ -5,27 +5,27 @@ use std::io::Read;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{failure::Failure, output};
+use crate::{failure::Failure, message, text};
 
-/// No worker takes a larger record by default.
-const MAX_STDIN: u64 = 8 * 1_024 * 1_024;
+/// Longest input from stdin, in bytes. By default workers accept no larger record.
+const MAX_STDIN_BYTES: u64 = 8 * 1_024 * 1_024;
 
-/// A task's arguments, as JSON text that nobody rounded or reordered.
+/// A task's arguments as JSON text: numbers are not rounded, fields are not reordered.
 #[derive(Debug)]
 pub(crate) enum Arguments {
-    /// By position.
+    /// One value for each position.
     Each(Vec<Box<RawValue>>),
-    /// A whole array or object.
+    /// One array or object with all arguments.
     Whole(Box<RawValue>),
 }
 
 impl Arguments {
-    /// One argument a word: a JSON value, or else a string.
+    /// Each word is one argument: a JSON value, or else a string.
     pub(crate) fn from_words(words: &[String]) -> Result<Self, Failure> {
         words.iter().map(|word| from_word(word)).collect::<Result<_, _>>().map(Self::Each)
     }
 
-    /// All arguments at once, from the text or, if that is `-`, from stdin.
+    /// All arguments at once: from the text, or from stdin if the text is `-`.
     pub(crate) fn from_json(text: &str) -> Result<Self, Failure> {
         let whole = match text {
             "-" => parse(&stdin()?, "stdin")?,
@@ -47,16 +47,16 @@ impl Serialize for Arguments {
 fn from_word(word: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(word).or_else(|error| {
         if word.starts_with(['[', '{', '"']) {
-            let word = crate::text::cut(word, 60, "cut here only");
-            output::warning(&format!("`{word}` is not JSON ({error}), and is sent as a string"));
+            let word = text::cut(word, 60, "cut in this message only");
+            message::warning(&format!("`{word}` is not JSON ({error}) and is sent as a string"));
         }
         serde_json::value::to_raw_value(word).map_err(|error| Failure::Input(format!("`{word}`: {error}")))
     })
 }
 
-fn parse(text: &str, source: &str) -> Result<Box<RawValue>, Failure> {
+fn parse(json: &str, source: &str) -> Result<Box<RawValue>, Failure> {
     let value: Box<RawValue> =
-        serde_json::from_str(text).map_err(|error| Failure::Input(format!("{source} is not JSON: {error}")))?;
+        serde_json::from_str(json).map_err(|error| Failure::Input(format!("{source} is not JSON: {error}")))?;
     if value.get().starts_with(['[', '{']) {
         return Ok(value);
     }
@@ -66,15 +66,15 @@ fn parse(text: &str, source: &str) -> Result<Box<RawValue>, Failure> {
 }
 
 fn stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    let unreadable = |error| Failure::Input(format!("stdin cannot be read as UTF-8 text: {error}"));
-    let read = std::io::stdin().take(MAX_STDIN + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if read as u64 > MAX_STDIN {
+    let mut input = String::new();
+    let unreadable = |error| Failure::Input(format!("cannot read stdin as UTF-8 text: {error}"));
+    let read = std::io::stdin().take(MAX_STDIN_BYTES + 1).read_to_string(&mut input).map_err(unreadable)?;
+    if read as u64 > MAX_STDIN_BYTES {
         return Err(Failure::Input(format!(
-            "stdin has more than {MAX_STDIN} bytes, which no worker takes; send a reference to the data instead"
+            "stdin has more than {MAX_STDIN_BYTES} bytes, more than a worker accepts; send a reference to the data instead"
         )));
     }
-    Ok(text)
+    Ok(input)
 }
 
 #[cfg(test)]

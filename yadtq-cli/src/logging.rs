@@ -1,11 +1,11 @@
-//! Logs on stderr, if asked for.
+//! Logs on stderr, for `-v`.
 
 use std::io;
 
 use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging as loud as there are `-v`. Without one, errors say all there is to say.
+/// Starts logging; more `-v` log more. Without `-v` there is no log, because errors say all that is necessary.
 pub(crate) fn start(verbose: u8) {
     let filter = match verbose {
         0 => return,

@@ -1,10 +1,10 @@
-//! The `yadtq` command: sends tasks, finds them again, and looks after workers, queues and servers.
+//! The `yadtq` command: sends tasks, inspects them, and manages queues, workers and dead letters.
 //!
 //! ```text
 //!  cli ──► command/* ──► yadtq (client, admin)
 //!              │
 //!              ├── Answer ──► output ──► stdout, for people or as JSON
-//!              └── Failure ──► stderr, one line, and the exit code
+//!              └── Failure ──► one line on stderr, and the exit code
 //! ```
 
 mod cli;
@@ -12,12 +12,13 @@ mod command;
 mod confirm;
 mod exit;
 mod failure;
+mod global;
 mod input;
 mod logging;
+mod message;
 mod outcome;
 mod output;
 mod progress;
-mod servers;
 mod table;
 mod text;
 mod time;
@@ -39,10 +40,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    // One command at a time: a second thread would have nothing to do.
+    // One thread is enough: the process runs a single command.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let answer = runtime.block_on(cli.command.run(&cli.global));
-    // A call that Kafka or Redis has not answered must not keep the command from ending.
+    // A call that waits for Kafka or Redis must not keep the process alive.
     runtime.shutdown_background();
     answer
 }

@@ -1,4 +1,4 @@
-//! How a task ended, or that it has not: what `result` and `submit --wait` answer.
+//! The answer of `result` and `submit --wait`: how a task ended, or that it has not ended.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use yadtq::{Error, ErrorKind, Status, StoreError, TaskHandle, TaskId};
 use crate::{
     exit::Exit,
     failure::Failure,
-    output::{self, Answer, Output},
+    message,
+    output::{Answer, Output},
 };
 
-/// How often an unlimited wait looks whether Redis is still there.
-const CHECK: Duration = Duration::from_secs(10);
+/// Interval at which a wait without a timeout checks whether Redis still answers.
+const REDIS_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A handle that takes the result as it is.
+/// A handle that returns the result as raw JSON.
 pub(crate) type Handle = TaskHandle<Box<RawValue>>;
 
-/// The answer.
+/// How the task ended, or its status.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Outcome {
@@ -30,13 +31,14 @@ struct Outcome {
     error: Option<TaskError>,
 }
 
-/// The error of a task, as `status` shows it too.
+/// The error of a task that did not succeed, with the keys that `status` uses too.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct TaskError {
     kind: ErrorKind,
     message: String,
-    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
 }
 
 impl Answer for Outcome {
@@ -45,43 +47,43 @@ impl Answer for Outcome {
     }
 }
 
-/// Tells how the task ended, if it has.
+/// Prints how the task ended; fails if it has not ended.
 pub(crate) async fn look(handle: &Handle, output: Output) -> Result<Exit, Failure> {
     match handle.result().await.transpose() {
-        Some(ended) => tell(handle.id(), ended, output),
+        Some(ended) => print_end(handle.id(), ended, output),
         None => {
             let (id, status) = (handle.id().clone(), handle.status().await?);
-            pending(&id, status, output)?;
+            print_status(&id, status, output)?;
             Err(Failure::NotEnded { id, status })
         }
     }
 }
 
-/// Waits until the task has ended, at most so long, and tells how.
+/// Waits until the task has ended, at most for `timeout`, and prints how it ended.
 pub(crate) async fn wait(handle: &Handle, timeout: Option<Duration>, output: Output) -> Result<Exit, Failure> {
-    // Waiting outlasts every outage, so what is wrong from the start must be found first.
+    // Waiting survives every outage, so an error that is there from the start must be found before it.
     handle.status().await?;
     let Some(after) = timeout else {
-        return tell(handle.id(), patiently(handle).await, output);
+        return print_end(handle.id(), wait_for_end(handle).await, output);
     };
     match handle.wait(after).await {
         Err(Error::WaitTimeout { id, .. }) => {
-            // Also tells if Redis has gone away meanwhile.
+            // Fails if the connection to Redis was lost in the meantime.
             let status = handle.status().await?;
-            pending(&id, status, output)?;
+            print_status(&id, status, output)?;
             Err(Failure::StillNotEnded { id, status, after })
         }
-        ended => tell(handle.id(), ended, output),
+        ended => print_end(handle.id(), ended, output),
     }
 }
 
-/// Waits without a limit, and says so if Redis cannot tell for now.
-async fn patiently(handle: &Handle) -> Result<Box<RawValue>, Error> {
+/// Waits without a timeout, and warns while Redis does not answer.
+async fn wait_for_end(handle: &Handle) -> Result<Box<RawValue>, Error> {
     loop {
-        match handle.wait(CHECK).await {
+        match handle.wait(REDIS_CHECK_INTERVAL).await {
             Err(Error::WaitTimeout { .. }) => match handle.status().await {
                 Err(error @ Error::Store(StoreError::Unavailable(_))) => {
-                    output::warning(&format!("{error}; still waiting for task {}", handle.id()));
+                    message::warning(&format!("{error}; still waiting for task {}", handle.id()));
                 }
                 status => _ = status?,
             },
@@ -90,18 +92,23 @@ async fn patiently(handle: &Handle) -> Result<Box<RawValue>, Error> {
     }
 }
 
-fn tell(id: &TaskId, ended: Result<Box<RawValue>, Error>, output: Output) -> Result<Exit, Failure> {
+/// Prints how the task ended, and returns the exit code for it.
+fn print_end(id: &TaskId, ended: Result<Box<RawValue>, Error>, output: Output) -> Result<Exit, Failure> {
     let (status, result, error) = match &ended {
         Ok(result) => (Status::Success, Some(result.clone()), None),
         Err(Error::NoResult { .. }) => {
-            output::note(&format!("task {id} succeeded, and its result was not kept, as asked"));
+            message::note(&format!("task {id} succeeded; its result was not kept, as requested"));
             (Status::Success, None, None)
         }
-        Err(Error::TaskFailed { kind, message, attempts }) => {
-            let error = TaskError { kind: kind.clone(), message: message.clone(), attempt: *attempts };
+        Err(Error::TaskFailed { kind, message, attempts, .. }) => {
+            let error = TaskError { kind: kind.clone(), message: message.clone(), attempt: Some(*attempts) };
             (Status::Failure, None, Some(error))
         }
-        Err(Error::Revoked { .. }) => (Status::Revoked, None, None),
+        Err(Error::Revoked { .. }) => (Status::Revoked, None, revoked(ErrorKind::Revoked, "it was asked to end")),
+        Err(Error::Expired { .. }) => {
+            (Status::Revoked, None, revoked(ErrorKind::Expired, "it expired before it could run"))
+        }
+        Err(Error::Purged { .. }) => (Status::Revoked, None, revoked(ErrorKind::Purged, "its queue was purged")),
         Err(other) => return Err(other.clone().into()),
     };
     output.print(&Outcome { id: id.to_string(), status: status.as_str(), result, error })?;
@@ -111,8 +118,13 @@ fn tell(id: &TaskId, ended: Result<Box<RawValue>, Error>, output: Output) -> Res
     }
 }
 
-/// Programs learn where the task stands; people read it in the error.
-fn pending(id: &TaskId, status: Status, output: Output) -> Result<(), Failure> {
+/// The error of a task that has ended without having succeeded or failed.
+fn revoked(kind: ErrorKind, message: &str) -> Option<TaskError> {
+    Some(TaskError { kind, message: message.to_owned(), attempt: None })
+}
+
+/// Prints the status of a task that has not ended, as JSON only: people read it in the error.
+fn print_status(id: &TaskId, status: Status, output: Output) -> Result<(), Failure> {
     if output.is_json() {
         output.print(&Outcome { id: id.to_string(), status: status.as_str(), result: None, error: None })?;
     }

@@ -1,27 +1,26 @@
-//! Everything that is written: answers to stdout, what people must know besides to stderr.
+//! Answers on stdout, for people or as JSON.
 //!
-//! `anstream` takes the colours out where they do not belong: not a terminal, `NO_COLOR`, `TERM=dumb`.
-//! Nothing here panics: the `print` macros would, when the reader has gone.
+//! `anstream` removes the colours where they do not belong: if stdout is not a terminal, with `NO_COLOR`, with
+//! `TERM=dumb`. Nothing here panics: the `print` macros would, if the reader has closed the pipe.
 
-use std::io::Write;
+use std::io::Write as _;
 
-use anstyle::{AnsiColor, Style};
 use comfy_table::Cell;
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
+    message,
     table::{self, Column},
-    text,
 };
 
-/// What a command answers. Its JSON is a contract: keys are kebab-case and stay as they are.
+/// The answer of a command. Its JSON is a contract: keys are kebab-case and never change.
 pub(crate) trait Answer: Serialize {
-    /// The same for people; may have colours. What has no line to show says why with [`note`].
+    /// The same answer for people; it may contain colours. An empty text prints nothing.
     fn human(&self) -> String;
 }
 
-/// Where answers go, and how.
+/// The form in which answers are printed: for people, or as JSON.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -36,7 +35,7 @@ impl Output {
         self.json
     }
 
-    /// Writes an answer.
+    /// Prints an answer.
     pub(crate) fn print(self, answer: &impl Answer) -> Result<(), Failure> {
         if self.json {
             let json = serde_json::to_string(answer).map_err(|error| Failure::Output(error.into()))?;
@@ -46,66 +45,53 @@ impl Output {
         }
     }
 
-    /// Writes a list; people are told why, if there is nothing in it.
-    pub(crate) fn list<T: Row>(self, things: Vec<T>, why: &str) -> Result<(), Failure> {
-        let is_empty = things.is_empty();
-        self.print_or(&List(things), is_empty, why)
+    /// Prints a list. If it is empty, people read `empty` instead.
+    pub(crate) fn list<T: Row>(self, rows: Vec<T>, empty: &str) -> Result<(), Failure> {
+        let is_empty = rows.is_empty();
+        self.print_with(&List(rows), is_empty.then_some(empty))
     }
 
-    /// Writes an answer; people are told why, if it does not show all that they may expect.
-    pub(crate) fn print_or(self, answer: &impl Answer, is_short: bool, why: &str) -> Result<(), Failure> {
+    /// Prints an answer and, for people only, a note.
+    pub(crate) fn print_with(self, answer: &impl Answer, note: Option<&str>) -> Result<(), Failure> {
         self.print(answer)?;
-        if is_short && !self.json {
-            note(why);
+        if let Some(note) = note
+            && !self.json
+        {
+            message::note(note);
         }
         Ok(())
     }
 }
 
-/// Things of one kind: a line each for people, an array in JSON.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct List<T>(Vec<T>);
-
-/// A thing in a list.
+/// One row of a list.
 pub(crate) trait Row: Serialize {
-    /// What is told of it.
+    /// The columns, in the order of [`cells`](Self::cells).
     const COLUMNS: &'static [Column];
 
     fn cells(&self) -> Vec<Cell>;
 }
 
+/// The rows as a table with a header; an empty text if there are none.
+pub(crate) fn rows<T: Row>(rows: &[T]) -> String {
+    table::list(T::COLUMNS, rows.iter().map(Row::cells))
+}
+
+/// A table for people, an array in JSON.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List<T>(Vec<T>);
+
 impl<T: Row> Answer for List<T> {
     fn human(&self) -> String {
-        table::list(T::COLUMNS, self.0.iter().map(Row::cells))
+        rows(&self.0)
     }
 }
 
-/// Writes lines as they are.
+/// Writes lines to stdout as they are.
 pub(crate) fn write(lines: &str) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }
     let mut stdout = anstream::stdout().lock();
     writeln!(stdout, "{}", lines.trim_end_matches('\n')).and_then(|()| stdout.flush()).map_err(Failure::Output)
-}
-
-/// Says what went wrong.
-pub(crate) fn error(line: &str) {
-    say(AnsiColor::Red.on_default().bold(), "error", line);
-}
-
-/// Says what is done all the same, but perhaps not as meant.
-pub(crate) fn warning(line: &str) {
-    say(AnsiColor::Yellow.on_default().bold(), "warning", line);
-}
-
-/// Says what is good to know.
-pub(crate) fn note(line: &str) {
-    say(Style::new().bold(), "note", line);
-}
-
-fn say(style: Style, label: &str, line: &str) {
-    // Without stderr there is nobody to tell.
-    let _ = writeln!(anstream::stderr(), "{style}{label}:{style:#} {}", text::line(line));
 }

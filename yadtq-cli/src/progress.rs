@@ -1,14 +1,14 @@
-//! Tells a person at a terminal how far a long command is.
+//! Shows the progress of a long command at a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A line on stderr that counts, and is gone when the command ends. Nothing where stderr is no terminal.
+/// A line on stderr with a counter, removed when the command ends. If stderr is not a terminal, there is no line.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// `what` is said after the count.
+    /// Shows the line; `what` stands after the count.
     pub(crate) fn start(what: &'static str) -> Self {
         let bar = ProgressBar::new_spinner().with_message(what);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} {msg} ({per_sec}, {elapsed})") {
@@ -18,12 +18,12 @@ impl Progress {
         Self(bar)
     }
 
-    /// One more is done.
+    /// Adds one to the count.
     pub(crate) fn step(&self) {
         self.0.inc(1);
     }
 
-    /// So many are done.
+    /// Sets the count.
     pub(crate) fn reached(&self, count: u64) {
         self.0.set_position(count);
     }

@@ -1,9 +1,11 @@
-//! Tables for people: columns two spaces apart, no lines, so that what is shown can also be copied and cut.
+//! Tables for people: columns two spaces apart, without borders, so that the text can be copied and cut.
 
 use comfy_table::{
     Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets::NOTHING,
 };
 use yadtq::Status;
+
+use crate::text;
 
 /// A column of a list.
 pub(crate) struct Column {
@@ -12,19 +14,19 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// Words, from the left.
+    /// A column of words, aligned to the left.
     pub(crate) const fn text(title: &'static str) -> Self {
         Self { title, alignment: CellAlignment::Left }
     }
 
-    /// Numbers, with their ones under each other.
+    /// A column of numbers, aligned to the right.
     pub(crate) const fn number(title: &'static str) -> Self {
         Self { title, alignment: CellAlignment::Right }
     }
 }
 
-/// A list: one row a thing, one column a property. A row is one line, however narrow the terminal: what is long
-/// belongs in the last column.
+/// A table with a header; an empty text if there are no rows. A row is always one line, even on a narrow terminal, so
+/// long texts belong in the last column.
 pub(crate) fn list(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
     let mut rows = rows.into_iter().peekable();
     if rows.peek().is_none() {
@@ -33,17 +35,22 @@ pub(crate) fn list(columns: &[Column], rows: impl IntoIterator<Item = Vec<Cell>>
     let mut table = plain();
     table.set_header(columns.iter().map(|column| name(column.title)));
     table.add_rows(rows);
-    for (column, made) in columns.iter().zip(table.column_iter_mut()) {
-        made.set_cell_alignment(column.alignment);
+    for (column, formatted) in columns.iter().zip(table.column_iter_mut()) {
+        formatted.set_cell_alignment(column.alignment);
     }
     finish(&mut table)
 }
 
-/// Lines of a few words and a text, which wraps.
+/// The properties of one thing, a line each: a name and a value, which wraps. Properties without a value are left out.
+pub(crate) fn properties(rows: impl IntoIterator<Item = (&'static str, Option<Cell>)>) -> String {
+    lines(rows.into_iter().filter_map(|(property, value)| Some([name(property), value?])))
+}
+
+/// Lines without a header: short cells, and a last one that wraps.
 pub(crate) fn lines<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> String {
     let mut table = plain();
     table.add_rows(rows);
-    // Elsewhere a line stays one, whatever its length: `grep` sees lines.
+    // If stdout is not a terminal, a line is never wrapped, because `grep` works on lines.
     if table.is_tty() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
@@ -56,12 +63,17 @@ pub(crate) fn lines<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -
     finish(&mut table)
 }
 
-/// The name of what stands beside it.
+/// The name of the value next to it.
 pub(crate) fn name(name: &str) -> Cell {
     Cell::new(name).add_attribute(Attribute::Bold)
 }
 
-/// A status in its colour.
+/// Text that anybody could have written, on one line and without control characters.
+pub(crate) fn text(text: &str) -> Cell {
+    Cell::new(text::line(text))
+}
+
+/// A text in the colour of a task's status.
 pub(crate) fn status(status: &str, text: impl ToString) -> Cell {
     let cell = Cell::new(text);
     match status.parse() {
@@ -77,7 +89,7 @@ pub(crate) fn status(status: &str, text: impl ToString) -> Cell {
 fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).enforce_styling();
-    // So that the spaces at the end of a line can be trimmed.
+    // Otherwise styled spaces at the end of a line could not be trimmed.
     table.style_text_only();
     table
 }

@@ -1,6 +1,6 @@
-//! Makes foreign text fit for a terminal.
+//! Makes text from others safe for a terminal.
 //!
-//! Names, hosts and errors come from whoever can write to Kafka or Redis. A terminal would obey the control
+//! Anybody who can write to Kafka or Redis chooses names, hosts and errors. A terminal would obey the control
 //! characters in them.
 
 /// The text on one line, without control characters.
@@ -8,12 +8,12 @@ pub(crate) fn line(text: &str) -> String {
     clean(text, |_| false)
 }
 
-/// The text without control characters, its line breaks kept.
+/// The text without control characters other than line breaks.
 pub(crate) fn lines(text: &str) -> String {
     clean(text, |c| c == '\n')
 }
 
-/// At most so many characters, with what was cut told.
+/// At most `max` characters. If the text is longer, its length in bytes and `rest` follow.
 pub(crate) fn cut(text: &str, max: usize, rest: &str) -> String {
     match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}… ({} bytes; {rest})", &text[..end], text.len()),
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_not_obeyed() {
+    fn control_characters_are_escaped() {
         assert_eq!(line("\u{1b}[31mred\u{9b}\r\nü"), r"\u{1b}[31mred\u{9b}\r\nü");
         assert_eq!(lines("one\ntwo\t"), "one\ntwo\\t");
     }

@@ -1,20 +1,21 @@
-//! Times as people say them.
+//! Times and durations for people.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::format_duration;
 
-/// How long ago a time in ms since the Unix epoch was, by this machine's clock: `3s ago`.
+/// How long ago a time was, or how far ahead it is: `3s ago`, `in 5m`. `at_ms` is in ms since the Unix epoch, compared
+/// with this machine's clock.
 pub(crate) fn ago(at_ms: u64) -> String {
     since(at_ms, now_ms())
 }
 
-/// From one time to another.
+/// The duration between two times in ms since the Unix epoch, to the millisecond; `0s` if they are reversed.
 pub(crate) fn between(from_ms: u64, to_ms: u64) -> String {
     exact(Duration::from_millis(to_ms.saturating_sub(from_ms)))
 }
 
-/// From a time until now, with no more than the two units that matter.
+/// The duration from a time until now, in its two largest units.
 pub(crate) fn age(at_ms: u64) -> String {
     rough(Duration::from_millis(now_ms().saturating_sub(at_ms)))
 }
@@ -29,7 +30,7 @@ fn since(at_ms: u64, now_ms: u64) -> String {
         return format!("in {}", rough(Duration::from_millis(at_ms - now_ms)));
     }
     match now_ms.saturating_sub(at_ms) {
-        // Also where the server's clock is a little ahead of ours.
+        // This also covers a server's clock that is a little ahead.
         ..1_000 => "just now".to_owned(),
         ms => format!("{} ago", rough(Duration::from_millis(ms))),
     }
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn ages_have_two_units() {
         let now = 10_000_000_000;
-        for (ms, said) in [
+        for (ms, text) in [
             (0, "just now"),
             (999, "just now"),
             (3_200, "3s ago"),
@@ -66,12 +67,12 @@ mod tests {
             (7_503_000, "2h 5m ago"),
             (93_784_000, "1day 2h ago"),
         ] {
-            assert_eq!(since(now - ms, now), said);
+            assert_eq!(since(now - ms, now), text);
         }
     }
 
     #[test]
-    fn clocks_that_differ_a_little_do_not_matter() {
+    fn small_clock_differences_do_not_matter() {
         assert_eq!(since(10_900, 10_000), "just now");
         assert_eq!(since(75_000, 10_000), "in 1m 5s");
         assert_eq!(between(2_000, 1_000), "0s");

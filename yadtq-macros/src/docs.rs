@@ -1,4 +1,4 @@
-//! The documentation of what the macro makes, for completion and rustdoc.
+//! The documentation of the generated items, for rustdoc and editors.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -28,26 +28,26 @@ impl Docs {
         };
         Self {
             item: lines(&[
-                // Ends the user's own paragraph; rustdoc drops it where there is none.
+                // An empty line ends the paragraph of the user's own documentation, if there is one.
                 String::new(),
                 format!(
-                    "A task: send it with `{task}.delay({sent}).await`, set options first with `{task}.call({sent})`,"
+                    "This is a task: send it with `{task}.delay({sent}).await`, set options first with `{task}.call({sent})`,"
                 ),
-                format!("or run it right here, as in a unit test, with `{task}.run({all}){dot_await}`.{pool}"),
+                format!("or run it in this process, as in a unit test, with `{task}.run({all}){dot_await}`.{pool}"),
             ]),
             call: lines(&[format!(
-                "A call of `{task}`, to set options on before it is sent: nothing happens until then."
+                "Makes a call of `{task}`. Options can be set on it; nothing happens until it is sent."
             )]),
             delay: lines(&[
                 format!(
-                    "Sends `{task}` with the client at hand: inside a task the worker's, else the installed one, else"
+                    "Sends `{task}` with the current client: inside a task the worker's client, else the installed one, else"
                 ),
-                "one made from the environment. `Ok` means that the task will run.".to_owned(),
+                "one that is made from the environment. `Ok` means that the task will run.".to_owned(),
                 String::new(),
                 "# Errors".to_owned(),
-                "An argument cannot be sent, or the task was not acknowledged.".to_owned(),
+                "An argument cannot be sent, or Kafka did not acknowledge the task.".to_owned(),
             ]),
-            run: lines(&[format!("Runs the body of `{task}` right here: no queue, no worker.{context}")]),
+            run: lines(&[format!("Runs the body of `{task}` in this process, without a queue or a worker.{context}")]),
         }
     }
 }

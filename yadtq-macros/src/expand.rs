@@ -1,23 +1,21 @@
-//! Writes the task: a unit struct, its methods, and its `Task` impl.
+//! Generates the task: a unit struct, its methods, and its `Task` impl.
 //!
-//! Paths in the generated code are absolute, and its own names hygienic or unlikely. Spans are the user's where the
-//! compiler may object: an argument's type, the returned type, and the function's name for what has no better place.
-
-use std::time::Duration;
+//! Paths in the generated code are absolute, and its own names are hygienic or unlikely. Where the compiler may report an
+//! error, the spans are those of the user's code: an argument's type, the returned type, or else the function's name.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{LitStr, Path, ext::IdentExt, spanned::Spanned};
 
 use crate::{
-    attr::{Options, Rate},
     docs::Docs,
     forward::{self, Forwarded},
+    options::Options,
     signature::{Function, Param, Shape},
     spans::{ends, hygienic, located_at},
 };
 
-/// The task of a sound function.
+/// The task of a function without mistakes.
 pub(crate) fn task(options: &Options, function: &Function, shape: &Shape) -> TokenStream {
     let expansion = Expansion::new(options, function, shape);
     expansion.item(&[expansion.probe(), expansion.function(), expansion.methods(), expansion.task_impl()])
@@ -30,57 +28,35 @@ pub(crate) struct Expansion<'a> {
     pub(crate) attrs: Forwarded<'a>,
     /// The path of the crate.
     pub(crate) yadtq: TokenStream,
-    /// The path of what is public for generated code only.
+    /// The path of the items that are only for generated code.
     private: TokenStream,
     docs: Docs,
     /// The task's name on the wire.
     name: String,
-    /// `.with_queue(..).with_timeout(..)`
+    /// Statements that set the options in [`definition`].
     settings: TokenStream,
-    /// Tells which errors are worth a retry.
+    /// The function that decides which errors are retried.
     retry_if: Option<Path>,
 }
 
 impl<'a> Expansion<'a> {
     pub(crate) fn new(options: &Options, function: &'a Function, shape: &'a Shape) -> Self {
-        let yadtq = options.yadtq.to_token_stream();
-        let queue = options.queue.iter();
-        let duration = |duration: &Duration| {
-            let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
-            quote!(::core::time::Duration::new(#seconds, #nanos))
-        };
-        let timeout = options.timeout.iter().map(duration);
-        let result_ttl = options.result_ttl.iter().map(duration);
-        let expires = options.expires.iter().map(duration);
-        let unique = options.unique.iter().map(duration);
-        let priority = options.priority.iter();
-        let max = options.max_retries.iter();
-        let (base, cap) = (options.retry_base.iter().map(duration), options.retry_cap.iter().map(duration));
-        let says_retry = options.max_retries.is_some() || options.retry_base.is_some() || options.retry_cap.is_some();
-        let retry = says_retry.then(|| quote!(#yadtq::Retry::new() #(.max(#max))* #(.base(#base))* #(.cap(#cap))*));
-        let retry = retry.iter();
-        let burst = options.rate_burst.iter();
-        let rate = options
-            .rate_limit
-            .as_ref()
-            .map(|Rate { count, per }| quote!(#yadtq::Rate::#per(#count) #(.burst(#burst))*));
-        let (rate, max_running) = (rate.iter(), options.max_running.iter());
+        let yadtq = options.yadtq().to_token_stream();
+        let definition = definition();
         let position = |key: &LitStr| shape.params.iter().position(|param| param.wire_name() == key.value());
-        let limit_key = options.limit_key.iter().filter_map(|key| position(key).map(|at| quote!(#key, #at)));
+        let limit_key = options.text("limit_key").and_then(|key| {
+            position(key).map(|at| quote!(#definition.limits.key = ::core::option::Option::Some((#key, #at));))
+        });
+        let settings = options.settings(&definition);
         Self {
             function,
             shape,
-            retry_if: options.retry_if.clone(),
+            retry_if: options.retry_if().cloned(),
             attrs: forward::sort(&function.attrs),
             docs: Docs::new(function, shape),
             private: quote!(#yadtq::__private),
-            name: options.name.clone().unwrap_or_else(|| function.sig.ident.unraw().to_string()),
-            settings: quote! {
-                #(.with_queue(#queue))* #(.with_timeout(#timeout))* #(.with_result_ttl(#result_ttl))*
-                #(.with_expires(#expires))* #(.with_unique(#unique))*
-                #(.with_priority(#yadtq::Priority::#priority))* #(.with_retry(#retry))*
-                #(.with_rate_limit(#rate))* #(.with_max_running(#max_running))* #(.with_limit_key(#limit_key))*
-            },
+            name: options.text("name").map_or_else(|| function.sig.ident.unraw().to_string(), LitStr::value),
+            settings: quote!(#settings #limit_key),
             yadtq,
         }
     }
@@ -122,7 +98,7 @@ impl<'a> Expansion<'a> {
         quote! {
             enum #holder {}
 
-            // What clippy would have instead is what we refuse: references, `const`, a blocking function.
+            // These lints suggest what a task cannot have: references, `const`, or a function that is not `async`.
             #[allow(
                 clippy::large_types_passed_by_value,
                 clippy::missing_const_for_fn,
@@ -182,20 +158,23 @@ impl<'a> Expansion<'a> {
             None => quote!(Blocking),
         };
         let (context, args) = (hygienic("context", Span::call_site()), hygienic("args", Span::call_site()));
-        let run = self.run(&context, &args);
+        let (run, definition) = (self.run(&context, &args), definition());
         quote! {
             #[allow(deprecated, unused_mut, clippy::all, clippy::pedantic, clippy::nursery)]
             impl #yadtq::Task for #task {
                 #output
 
                 fn definition(&self) -> #yadtq::Definition {
-                    #yadtq::Definition::new(#name, #private::Body::#body(|#context, mut #args| { #run })) #settings
+                    let mut #definition =
+                        #yadtq::Definition::new(#name, #private::Body::#body(|#context, mut #args| { #run }));
+                    #settings
+                    #definition
                 }
             }
         }
     }
 
-    /// From the worker's context and arguments to the run of one delivery.
+    /// The code that makes a run from the worker's context and arguments.
     fn run(&self, context: &Ident, args: &Ident) -> TokenStream {
         let Self { private, function, shape, .. } = self;
         let (task, holder) = (&function.sig.ident, holder());
@@ -212,8 +191,8 @@ impl<'a> Expansion<'a> {
             steps.extend(quote!(let #value = #args.take::<#ty>(#wire)?;));
             values.push(value);
         }
-        // `finish` finds an error type that cannot be a task's. For the compiler to report it at the returned type,
-        // all must have its span: for a hygienic one, it would go up to the attribute.
+        // `finish` refuses an error type that a task cannot have. The compiler reports it at the returned type only if all
+        // tokens have the span of that type; with a hygienic span it would report it at the attribute.
         let ty = &shape.returned;
         let (is_result, returned) = (is_result(ty.span()), format_ident!("__yadtq_returned", span = ty.span()));
         let finish = match &self.retry_if {
@@ -240,8 +219,8 @@ impl<'a> Expansion<'a> {
         quote!(#steps ::core::result::Result::Ok(#run))
     }
 
-    /// The type of the result, named through the type checker: only it can see through an alias of `Result`. All of
-    /// it is at the returned type, which is what can be wrong with it.
+    /// The type of the result, found by the type checker, which alone can see through an alias of `Result`. All spans are at
+    /// the returned type, because that is what can be wrong.
     pub(crate) fn output(&self) -> TokenStream {
         let Self { private, shape, .. } = self;
         let (returned, is_result) = (&shape.returned, is_result(Span::call_site()));
@@ -251,7 +230,7 @@ impl<'a> Expansion<'a> {
         quote!(#start #private::Ret<#is_result> as #private::Returned<#returned>>::#end)
     }
 
-    /// Whether the function returns a `Result`, as a constant with a name: rust-analyzer evaluates no other.
+    /// Whether the function returns a `Result`, as a named constant, because rust-analyzer evaluates no others.
     pub(crate) fn probe(&self) -> TokenStream {
         let Self { private, shape, .. } = self;
         let (is_result, returned) = (is_result(Span::call_site()), &shape.returned);
@@ -269,7 +248,7 @@ pub(crate) fn lists<'a>(params: impl Iterator<Item = &'a Param>) -> (TokenStream
     (quote!(#(#names),*), quote!(#(#names: #types),*))
 }
 
-/// Writes one argument, at its type: that is what can be wrong with it.
+/// The code that writes one argument. Its span is at the argument's type, because that is what can be wrong.
 fn push(param: &Param) -> TokenStream {
     let (wire, ty) = (param.wire_name(), &param.ty);
     let value = located_at(ty.span(), &param.name);
@@ -279,6 +258,10 @@ fn push(param: &Param) -> TokenStream {
 
 fn holder() -> Ident {
     format_ident!("__YadtqFunction")
+}
+
+fn definition() -> Ident {
+    hygienic("definition", Span::call_site())
 }
 
 fn is_result(span: Span) -> Ident {

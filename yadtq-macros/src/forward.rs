@@ -1,23 +1,23 @@
-//! Sorts the function's attributes: some belong to the task, some to the function inside of it.
+//! Sorts the function's attributes: some belong to the task, some to the function inside it.
 
 use syn::{Attribute, Meta, Token, punctuated::Punctuated};
 
-/// Attributes by where they go.
+/// The function's attributes, by the items to which they are applied.
 #[derive(Default)]
 pub(crate) struct Forwarded<'a> {
-    /// `#[cfg]`: everything.
+    /// `#[cfg]`, for all generated items.
     pub(crate) conditions: Vec<&'a Attribute>,
-    /// Docs, deprecation: the struct.
+    /// Documentation and deprecation, for the struct.
     pub(crate) item: Vec<&'a Attribute>,
-    /// `#[allow]` and the like: the struct and the function.
+    /// Lint levels such as `#[allow]`, for the struct and the function.
     pub(crate) lints: Vec<&'a Attribute>,
-    /// `#[must_use]`: `run`.
+    /// `#[must_use]`, for the method `run`.
     pub(crate) must_use: Vec<&'a Attribute>,
-    /// All else, such as `#[tracing::instrument]`: the function.
+    /// All others, such as `#[tracing::instrument]`, for the function.
     pub(crate) body: Vec<&'a Attribute>,
 }
 
-/// Sorts them, in their order.
+/// Sorts attributes, and keeps their order.
 pub(crate) fn sort(attrs: &[Attribute]) -> Forwarded<'_> {
     let mut sorted = Forwarded::default();
     for attr in attrs {
@@ -33,7 +33,7 @@ pub(crate) fn sort(attrs: &[Attribute]) -> Forwarded<'_> {
     sorted
 }
 
-/// The attribute's name; of `#[cfg_attr(.., doc = "..")]`, the name of what it adds.
+/// The attribute's name, or for `#[cfg_attr(.., doc = "..")]` the name of the attribute that it adds.
 fn deciding_name(attr: &Attribute) -> String {
     let mut path = attr.path().clone();
     if path.is_ident("cfg_attr")

@@ -1,24 +1,25 @@
-//! The attribute macro of YADTQ. Use it as `yadtq::task`: the code it writes needs that crate.
+//! The attribute macro of YADTQ. Use it as `yadtq::task`, because the generated code needs that crate.
 
-mod attr;
 mod docs;
 mod errors;
 mod expand;
 mod forward;
+mod options;
 mod rejected;
 mod signature;
 mod spans;
 mod types;
+mod values;
 
 use proc_macro::TokenStream;
 
 use self::{
-    attr::Options,
     errors::Errors,
+    options::Options,
     signature::{Function, Shape},
 };
 
-/// Makes a task of a function: code that any process can call, and any worker can run.
+/// Makes a task from a function. Any process can send a task, and any worker that registers it can run it.
 ///
 /// ```
 /// #[yadtq::task]
@@ -27,7 +28,7 @@ use self::{
 /// }
 ///
 /// # #[tokio::main] async fn main() -> Result<(), yadtq::Error> {
-/// assert_eq!(add.run(1, 2).await, 3); // right here, as in a unit test
+/// assert_eq!(add.run(1, 2).await, 3); // in this process, as in a unit test
 ///
 /// # let client = yadtq::Client::embedded();
 /// # client.install()?;
@@ -41,22 +42,22 @@ use self::{
 ///
 /// | | takes | does |
 /// |---|---|---|
-/// | `add.delay(1, 2).await` | the arguments | sends the task with the client at hand, returns its `TaskHandle` |
-/// | `add.call(1, 2)` | the arguments | makes a `Call`, to set options on before it is sent |
-/// | `add.run(1, 2)` | all parameters | runs the body right here; to be awaited if the function is `async` |
+/// | `add.delay(1, 2).await` | the arguments | sends the task with the current client, and returns its `TaskHandle` |
+/// | `add.call(1, 2)` | the arguments | makes a `Call`, on which options can be set before it is sent |
+/// | `add.run(1, 2)` | all parameters | runs the body in this process; must be awaited if the function is `async` |
 ///
-/// Two things no longer work next to it: `add(1, 2)`, and a variable named `add`.
+/// So `add(1, 2)` no longer works, nor does a variable named `add`.
 ///
 /// # The function
 ///
-/// An `async fn` runs on the worker's runtime, and its future must be `Send`. A plain `fn` may block: it runs on a
+/// An `async fn` runs on the application's runtime, and its future must be `Send`. A plain `fn` may block: it runs on a
 /// bounded pool of threads.
 ///
-/// Arguments are sent as JSON. So each needs a plain name, and an owned type that implements serde's `Serialize`
-/// and `Deserialize` and `Send`. An `Option` that the caller leaves out is `None`: a parameter that is added
-/// last, as an `Option`, does not break senders that do not know it.
+/// Arguments are sent as JSON. So each parameter needs a plain name, and an owned type that implements `Send` and serde's
+/// `Serialize` and `Deserialize`. An `Option` that the sender leaves out is `None`, so a new last parameter that is an
+/// `Option` does not break senders that do not know it.
 ///
-/// A first parameter whose type is spelled `Context` (or `yadtq::Context`) is not sent: the worker provides it.
+/// A first parameter whose type is written `Context` (or `yadtq::Context`) is not sent: the worker provides it.
 ///
 /// ```
 /// use yadtq::Context;
@@ -71,10 +72,9 @@ use self::{
 /// # }
 /// ```
 ///
-/// It returns nothing, a value, or a `Result`, also through an alias. The value is sent as JSON, as the arguments
-/// are. The error may be any `std::error::Error`, `anyhow::Error`, `Box<dyn Error>`, `String`, `&'static str` or
-/// `yadtq::TaskError`; the caller gets its text, with that of its sources. Both types must be as visible as the
-/// function.
+/// The function returns nothing, a value, or a `Result`, which may have an alias. The value is sent as JSON, like the
+/// arguments. The error may be any `std::error::Error`, `anyhow::Error`, `Box<dyn Error>`, `String`, `&'static str` or
+/// `yadtq::TaskError`; the caller gets its text and the texts of its sources. Both types must be as visible as the function.
 ///
 /// ```
 /// #[yadtq::task]
@@ -85,8 +85,8 @@ use self::{
 /// assert_eq!(parse.run("42".to_owned()).unwrap(), 42);
 /// ```
 ///
-/// Attributes go where they work: documentation and `#[cfg]` to the struct, `#[tracing::instrument]` and the like to
-/// the function inside.
+/// Documentation and `#[cfg]` are applied to the struct, other attributes such as `#[tracing::instrument]` to the function
+/// inside.
 ///
 /// # Options
 ///
@@ -105,21 +105,22 @@ use self::{
 ///
 /// | | | default |
 /// |---|---|---|
-/// | `name` | its name in records, at most 200 bytes: workers find the function by it, and two tasks of a worker cannot share it | the function's name |
-/// | `queue` | where it is sent unless the sender chooses another queue: lowercase letters, digits, `-` | `default` |
-/// | `timeout` | how long one run may take: `500ms`, `30s`, `1h 30m` | no limit |
-/// | `result_ttl` | how long the result of a run is kept, at most 365 days; `0s`: not at all | the worker's, 24 h |
-/// | `expires` | how long after it was sent it may start; later it ends as revoked | no limit |
-/// | `unique` | for how long a call with the same arguments makes no second task | every call makes one |
-/// | `priority` | how soon it runs beside others of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |
-/// | `max_retries` | how often it is tried again after its first attempt, at most 1000 | the worker's, 3 |
-/// | `retry_base`, `retry_cap` | the longest wait before the first retry, doubled with each, and before any | the worker's, `1s` and `10m` |
-/// | `retry_if` | the path of a function from a reference to the error to `bool`: whether to try again | every error is worth it |
-/// | `rate_limit` | how often it starts, over all workers: `10/s`, `100/m`, `5/h`; at most 10000/s. Others wait outside of the worker | no limit |
-/// | `rate_burst` | how many may start at once under that rate, after a quiet time; 1 to 100000 | 1: evenly spread |
-/// | `max_running` | how many of it run at once, over all workers; 1 to 1000000 | no limit |
-/// | `limit_key` | a parameter each value of which has a `rate_limit` and `max_running` of its own | the task has one |
-/// | `crate` | the path of the `yadtq` crate, where it has another name or is re-exported | `::yadtq` |
+/// | `name` | the task's name in records, at most 200 bytes. Workers find the function by it, so no two tasks of a worker can have the same name | the function's name |
+/// | `queue` | the queue to which the task is sent, unless the sender chooses another: lowercase letters, digits, `-` | `default` |
+/// | `timeout` | the longest time that one run may take: `500ms`, `30s`, `1h 30m` | no limit |
+/// | `soft_timeout` | the time after which a run is asked to end, through `ctx.cancelled()`: `25s` | it is not asked |
+/// | `result_ttl` | how long the result is kept, at most 365 days; `0s` keeps none | that of the worker, 24 h |
+/// | `expires` | the time after it was sent within which the task must start; later it is revoked | no limit |
+/// | `unique` | for how long a later call with the same arguments makes no second task | every call makes one |
+/// | `priority` | how soon the task starts, compared with other tasks of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |
+/// | `max_retries` | number of retries after the first attempt, at most 1000 | that of the worker, 3 |
+/// | `retry_base`, `retry_cap` | the longest delay before the first retry, which doubles with each retry, and the longest delay before any retry | those of the worker, `1s` and `10m` |
+/// | `retry_if` | the path of a function from a reference to the error to `bool`: whether to retry | every error is retried |
+/// | `rate_limit` | the largest rate at which tasks start, over all workers: `10/s`, `100/m`, `5/h`; at most 10000/s. Tasks that may not start yet wait outside the worker | no limit |
+/// | `rate_burst` | number of tasks that may start at once under that rate, after a time without starts; 1 to 100000 | 1: starts are evenly spread |
+/// | `max_running` | the largest number of tasks that run at once, over all workers; 1 to 1000000 | no limit |
+/// | `limit_key` | a parameter: each of its values has its own `rate_limit` and `max_running` | all tasks share the limits |
+/// | `crate` | the path of the `yadtq` crate, if it has another name or is re-exported | `::yadtq` |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(options.into(), item.into()).into()
@@ -127,7 +128,7 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 
 fn expand(options: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc_macro2::TokenStream {
     let mut errors = Errors::default();
-    let options = Options::read(options, &mut errors);
+    let options = Options::read(&options, &mut errors);
     let function: Function = match syn::parse2(item.clone()) {
         Ok(function) => function,
         Err(error) => {
@@ -137,11 +138,11 @@ fn expand(options: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> 
     };
     let mut unfit = Errors::default();
     let shape = Shape::check(&function.sig, &mut unfit);
-    if let Some(key) = &options.limit_key
+    if let Some(key) = options.text("limit_key")
         && !shape.params.iter().any(|param| param.wire_name() == key.value())
     {
         let key_text = key.value();
-        errors.at(key, format_args!("no parameter that is sent is named `{key_text}`; `limit_key` names the one each value of which has limits of its own"));
+        errors.at(key, format_args!("no parameter that is sent is named `{key_text}`; `limit_key` names a parameter, and each of its values has its own limits"));
     }
     let expansion = match unfit.is_empty() {
         true => expand::task(&options, &function, &shape),

@@ -1,25 +1,25 @@
-//! Writes what stands in for a task when its function cannot be one: the nearest thing that compiles, so that the
-//! code that uses the task is not blamed as well.
+//! Generates a replacement for a task whose function has mistakes. It compiles as far as possible, so that the compiler does
+//! not report errors in code that uses the task.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 
 use crate::{
-    attr::Options,
     expand::{Expansion, lists},
+    options::Options,
     signature::{Function, Shape},
 };
 
-/// The stand-in.
+/// The replacement.
 pub(crate) fn task(options: &Options, function: &Function, shape: &Shape) -> TokenStream {
     if function.sig.receiver().is_some() {
-        // This is inside of an `impl`, where a struct cannot be.
+        // The function is inside an `impl`, where there can be no struct.
         return function.to_token_stream();
     }
     let expansion = Expansion::new(options, function, shape);
     let (probe, output) = match function.sig.generics.params.is_empty() {
         true => (expansion.probe(), expansion.output()),
-        // The type may name a parameter, which means nothing outside of the function.
+        // The type may name a generic parameter, which does not exist outside the function.
         false => (
             TokenStream::new(),
             quote!(

@@ -13,7 +13,7 @@ use syn::{
 
 use crate::{errors::Errors, types};
 
-/// The annotated function. Its body stays as the tokens it came as: the compiler reads it, we need not.
+/// The annotated function. Its body stays a group of tokens: only the compiler has to parse it.
 pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
@@ -26,7 +26,7 @@ impl Parse for Function {
         let attrs = Attribute::parse_outer(input)?;
         let vis = input.parse()?;
         if !starts_function(&input.fork()) {
-            return Err(input.error("`#[yadtq::task]` goes on a function: write it above `async fn` or `fn`"));
+            return Err(input.error("`#[yadtq::task]` belongs on a function: write it above `async fn` or `fn`"));
         }
         let sig = input.parse()?;
         if !input.peek(Brace) {
@@ -59,13 +59,13 @@ impl ToTokens for Function {
     }
 }
 
-/// What the expansion needs to know of the signature.
+/// What the expansion needs from the signature.
 pub(crate) struct Shape {
     /// The leading `Context`, which the worker provides.
     pub(crate) context: Option<Param>,
     /// The parameters that are sent.
     pub(crate) params: Vec<Param>,
-    /// What the function returns, `()` if it does not say.
+    /// The type that the function returns, `()` if it names none.
     pub(crate) returned: Type,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Param {
 }
 
 impl Param {
-    /// Its name in JSON: `type` for `r#type`.
+    /// The parameter's name in JSON: `type` for `r#type`.
     pub(crate) fn wire_name(&self) -> String {
         self.name.unraw().to_string()
     }
@@ -88,7 +88,7 @@ impl Shape {
         self.context.iter().chain(&self.params)
     }
 
-    /// Checks the signature. The shape is as good as it can be if there were errors.
+    /// Checks the signature. If there are errors, the shape is as complete as possible.
     pub(crate) fn check(sig: &Signature, errors: &mut Errors) -> Self {
         check_qualifiers(sig, errors);
         check_generics(sig, errors);
@@ -118,7 +118,7 @@ impl Shape {
             errors.at(&ty, context_misplaced(self.context.is_some()));
         } else {
             let name = match &*input.pat {
-                // It is not on the wire, so it needs no name.
+                // The context is not sent, so it needs no name.
                 Pat::Wild(_) => format_ident!("context"),
                 _ => param_name(position, input, errors),
             };
@@ -190,8 +190,8 @@ fn param_name(position: usize, input: &PatType, errors: &mut Errors) -> Ident {
     }
     errors.at(
         &input.pat,
-        "a parameter's name is its name on the wire, so it cannot be a pattern; write a plain name, and take the value \
-         apart in the body",
+        "a parameter is sent under its name, so it cannot be a pattern; write a plain name, and destructure the value in \
+         the body",
     );
     format_ident!("argument_{position}", span = input.pat.span())
 }
@@ -203,7 +203,7 @@ fn context_misplaced(has_one: bool) -> &'static str {
     }
 }
 
-/// What the function returns; `()` also if it cannot return that.
+/// What the function returns; `()` if a task cannot return that.
 fn returned(sig: &Signature, errors: &mut Errors) -> Type {
     match &sig.output {
         ReturnType::Type(_, ty) if types::check_output(ty, errors) => (**ty).clone(),

@@ -1,11 +1,11 @@
-//! Checks that types can be sent to another process, as far as it can be seen without knowing them.
+//! Checks that types can be sent to another process, as far as their names show it.
 
 use quote::ToTokens;
 use syn::{GenericArgument, PathArguments, PathSegment, Type, TypeImplTrait, TypeReference, visit::Visit};
 
 use crate::errors::Errors;
 
-/// Whether it is spelled `Context`: a macro cannot look types up.
+/// Whether the type is written `Context`. A macro sees names only, not types.
 pub(crate) fn is_context(ty: &Type) -> bool {
     last_segment(ty).is_some_and(|segment| segment.ident == "Context" && segment.arguments.is_none())
 }
@@ -29,10 +29,10 @@ pub(crate) fn check_argument(ty: &Type, errors: &mut Errors) {
     }
 }
 
-/// Checks the type that a task returns, and tells whether it can be that.
+/// Checks the type that a task returns. Returns whether a task can return it.
 pub(crate) fn check_output(ty: &Type, errors: &mut Errors) -> bool {
     if let Type::Never(never) = ty {
-        errors.at(never, "a task has to end, and its end is recorded; return `()`");
+        errors.at(never, "a task must end, because its outcome is recorded; return `()`");
         return false;
     }
     let impl_traits = Found::in_type(ty).impl_traits;
@@ -48,8 +48,8 @@ pub(crate) fn check_output(ty: &Type, errors: &mut Errors) -> bool {
     references.is_empty() && impl_traits.is_empty()
 }
 
-/// The part of a returned type that is sent as it is. Of a `Result`, that is not the error: it is sent as text, and
-/// may be a `&'static str`. Of other names we cannot tell: they may be aliases. The compiler judges these.
+/// The part of a returned type that is sent as JSON. The error of a `Result` is not: it is sent as text, and may be a
+/// `&'static str`. Other names may be aliases, which only the compiler can check.
 fn sent(ty: &Type) -> Option<&Type> {
     let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(arguments) }) = last_segment(ty) else {
         return Some(ty);
@@ -65,7 +65,7 @@ fn last_segment(ty: &Type) -> Option<&PathSegment> {
     match ty {
         Type::Path(ty) => ty.path.segments.last(),
         Type::Paren(ty) => last_segment(&ty.elem),
-        // What a `$ty:ty` of `macro_rules!` becomes.
+        // A `$ty:ty` of `macro_rules!` is such a group.
         Type::Group(ty) => last_segment(&ty.elem),
         _ => None,
     }
@@ -83,7 +83,7 @@ fn owned(reference: &TypeReference) -> String {
     }
 }
 
-/// What a type that is sent cannot have in it.
+/// The parts of a type that cannot be sent.
 #[derive(Default)]
 struct Found<'a> {
     references: Vec<&'a TypeReference>,
@@ -98,7 +98,7 @@ impl<'a> Found<'a> {
     }
 }
 
-// Neither looks inside: one error for the outermost is enough.
+// Neither method looks inside: one error for the outermost part is enough.
 impl<'a> Visit<'a> for Found<'a> {
     fn visit_type_reference(&mut self, reference: &'a TypeReference) {
         self.references.push(reference);

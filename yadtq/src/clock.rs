@@ -1,4 +1,4 @@
-//! The one source of time, so that tests can move it.
+//! The only source of time. Tests replace it by a clock that they move.
 
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Time as YADTQ asks for it.
-pub trait Clock: Debug + Send + Sync {
+/// The times that YADTQ needs.
+pub(crate) trait Clock: Debug + Send + Sync {
     /// Microseconds since the Unix epoch, UTC.
     fn now_us(&self) -> u64;
 
@@ -18,21 +18,26 @@ pub trait Clock: Debug + Send + Sync {
         self.now_us() / 1_000
     }
 
-    /// Grows steadily, also while the machine sleeps, from an unspecified start.
+    /// Monotonic time since an unspecified start. On Linux it also advances while the machine is suspended.
     fn steady(&self) -> Duration;
+}
+
+/// Whole milliseconds. A duration that is too long for the type becomes the longest one.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The machine's clocks.
 #[derive(Debug)]
-pub struct SystemClock {
+pub(crate) struct SystemClock {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     start: std::time::Instant,
 }
 
 impl SystemClock {
-    /// The machine's clocks, shared.
+    /// The machine's clocks, for several owners.
     #[must_use]
-    pub fn shared() -> Arc<dyn Clock> {
+    pub(crate) fn shared() -> Arc<dyn Clock> {
         Arc::new(Self {
             #[cfg(not(any(target_os = "linux", target_os = "android")))]
             start: std::time::Instant::now(),
@@ -41,7 +46,7 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    #[allow(clippy::disallowed_methods, reason = "the only place that asks the system")]
     fn now_us(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
@@ -60,23 +65,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that only moves when told.
+/// A clock that moves only when a test advances it.
 #[cfg(test)]
 #[derive(Debug, Default)]
-pub struct ManualClock {
+pub(crate) struct ManualClock {
     us: AtomicU64,
 }
 
 #[cfg(test)]
 impl ManualClock {
-    /// A clock that stands at this many microseconds since the Unix epoch.
+    /// A clock at this number of microseconds since the Unix epoch.
     #[must_use]
-    pub fn at_us(us: u64) -> Self {
+    pub(crate) fn at_us(us: u64) -> Self {
         Self { us: AtomicU64::new(us) }
     }
 
     /// Moves the clock forward.
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.us.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }

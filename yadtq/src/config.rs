@@ -1,4 +1,4 @@
-//! Where the servers are and what a client may do: from a builder, from the environment, else defaults.
+//! The settings of a client, such as the servers' addresses: from a builder, else from the environment, else a default.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +18,16 @@ use crate::{
     store::{Store, memory::MemoryStore, redis::RedisStore},
 };
 
-/// `host:port,..` of Kafka, or `embedded`.
+/// The variable with Kafka's servers, `host:port,..`, or `embedded`.
 pub(crate) const KAFKA: &str = "YADTQ_KAFKA";
-/// URL of Redis.
+/// The variable with the URL of Redis.
 pub(crate) const REDIS: &str = "YADTQ_REDIS";
-/// Prefix of every topic and key.
+/// The variable with the prefix of every topic and key.
 pub(crate) const NAMESPACE: &str = "YADTQ_NAMESPACE";
-/// `key=value,..` for librdkafka.
+/// The variable with settings for librdkafka, `key=value,..`.
 pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
 
-/// Both servers in memory, for one process.
+/// Both servers in the memory of this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedded {
     broker: Arc<MemoryBroker>,
@@ -41,17 +41,21 @@ impl Embedded {
     }
 }
 
-/// Which servers.
+#[cfg(test)]
+impl Embedded {
+    pub(crate) fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+}
+
+/// The servers that a client uses.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Servers { kafka: KafkaConfig, redis: String },
     Embedded(Embedded),
 }
 
-/// Connections to both servers.
-pub(crate) type Servers = (Arc<dyn Broker>, Arc<dyn Store>);
-
-/// What clients and workers are made from.
+/// The checked settings of a client and its workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) target: Target,
@@ -61,21 +65,28 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Opens connections that belong to the current runtime. Servers that cannot be reached are retried in the
-    /// background.
-    pub(crate) fn open(&self) -> Result<Servers, Error> {
+    /// Opens connections to Kafka. A server that cannot be reached is retried in the background.
+    pub(crate) fn open_broker(&self) -> Result<Arc<dyn Broker>, Error> {
         match &self.target {
-            Target::Embedded(Embedded { broker, store }) => Ok((Arc::clone(broker) as _, Arc::clone(store) as _)),
-            Target::Servers { kafka, redis } => {
-                // Nobody has been asked yet, so what fails here is a setting.
-                let broker = KafkaBroker::connect(kafka.clone()).map_err(|e| Error::config(KAFKA_CONF, e))?;
-                let store = RedisStore::connect(redis, &self.namespace).map_err(|e| Error::config(REDIS, e))?;
-                Ok((broker, store))
+            Target::Embedded(embedded) => Ok(Arc::clone(&embedded.broker) as _),
+            // No server was contacted yet, so an error here is about a setting.
+            Target::Servers { kafka, .. } => {
+                Ok(KafkaBroker::connect(kafka.clone()).map_err(|e| Error::config(KAFKA_CONF, e))?)
             }
         }
     }
 
-    /// Where the servers are, for people.
+    /// The same for Redis. The connections belong to the current runtime.
+    pub(crate) fn open_store(&self) -> Result<Arc<dyn Store>, Error> {
+        match &self.target {
+            Target::Embedded(embedded) => Ok(Arc::clone(&embedded.store) as _),
+            Target::Servers { redis, .. } => {
+                Ok(RedisStore::connect(redis, &self.namespace).map_err(|e| Error::config(REDIS, e))?)
+            }
+        }
+    }
+
+    /// The servers' addresses without passwords, to show them to a person.
     pub(crate) fn servers(&self) -> String {
         match &self.target {
             Target::Embedded(_) => "embedded".to_owned(),
@@ -86,8 +97,8 @@ impl Config {
     }
 }
 
-/// Settings of a [`Client`](crate::Client). What is not set comes from the environment (`YADTQ_KAFKA`,
-/// `YADTQ_REDIS`, `YADTQ_NAMESPACE`, `YADTQ_KAFKA_CONF`), else has its default.
+/// The settings of a [`Client`](crate::Client). A setting that is not set comes from the environment (`YADTQ_KAFKA`,
+/// `YADTQ_REDIS`, `YADTQ_NAMESPACE`, `YADTQ_KAFKA_CONF`), else it has its default.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), yadtq::Error> {
@@ -147,47 +158,38 @@ impl ClientBuilder {
         self
     }
 
-    /// One more setting for librdkafka, such as `security.protocol`. Wins over the same one in
-    /// `YADTQ_KAFKA_CONF`. Settings on which the guarantees rest are refused by [`build`](Self::build).
+    /// Adds a setting for librdkafka, such as `security.protocol`. It overrides the same setting in `YADTQ_KAFKA_CONF`.
+    /// [`build`](Self::build) refuses settings that would break the guarantees, such as `acks`.
     pub fn kafka_conf(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.kafka_conf.push((key.into(), value.into()));
         self
     }
 
-    /// Partitions of a topic that has to be created: the most workers that can share its queue. Default: 12.
+    /// Number of partitions of a topic that is created. It is the largest number of workers that can share a queue.
+    /// Default: 12.
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// Replicas of a topic that has to be created. Default: the broker's `default.replication.factor`.
+    /// Number of replicas of a topic that is created. Default: the broker's `default.replication.factor`.
     pub fn replication(mut self, replicas: i32) -> Self {
         self.replication = Some(replicas);
         self
     }
 
-    /// How long Kafka may take to acknowledge a task. Default: 10 s.
+    /// Longest time to wait for Kafka to acknowledge a task, at least 100 ms. Default: 10 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.send_timeout = timeout;
         self
     }
 
-    /// The largest task record that is sent, in bytes. Kafka's own limit is 1 MB by default, and a worker's
-    /// [8 MiB](crate::WorkerBuilder::max_record_bytes): what is over those ends as a dead letter, or is refused.
-    /// Default: 921,600.
+    /// The largest task record that is sent, in bytes; a larger task is refused with [`Error::TooLarge`]. By default Kafka
+    /// refuses records above 1 MB, and a worker makes dead letters of records above
+    /// [8 MiB](crate::WorkerBuilder::max_record_bytes). Default: 921,600 (900 KiB).
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = bytes;
         self
-    }
-
-    /// Checks everything and connects. Waits for Redis, at most a second, so that the first tasks can be noted as
-    /// queued. Servers that cannot be reached are no error here: they are retried in the background, and calls
-    /// that need them fail within their timeouts.
-    ///
-    /// # Errors
-    /// [`Error::Config`]: a name, URL, number or librdkafka setting is wrong.
-    pub async fn build(self) -> Result<crate::Client, Error> {
-        crate::Client::connect(self.config()?).await
     }
 
     pub(crate) fn config(self) -> Result<Config, Error> {
@@ -224,7 +226,7 @@ impl ClientBuilder {
     }
 }
 
-/// The instance behind `YADTQ_KAFKA=embedded`: one for the process and namespace.
+/// The servers for `YADTQ_KAFKA=embedded`: a process has one pair for each namespace.
 fn process_wide(namespace: &Namespace) -> Embedded {
     static SHARED: Mutex<BTreeMap<String, Embedded>> = Mutex::new(BTreeMap::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,7 +238,7 @@ fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The URL as it may be shown.
+/// The URL without user and password, so that it can be shown.
 fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),

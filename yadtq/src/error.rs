@@ -1,4 +1,4 @@
-//! Everything that can go wrong for a caller, by what the caller can do about it.
+//! The errors that callers get, grouped by what they can do about them.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::{
     broker::BrokerError,
     core::names::{NameError, TaskId},
     store::StoreError,
-    wire::failure::{ErrorKind, Failure},
+    wire::failure::ErrorKind,
 };
 
-/// What a client or worker returns when it cannot do as asked.
+/// The error of a client or worker.
 ///
 /// ```no_run
 /// # async fn f(handle: yadtq::TaskHandle<i64>) {
@@ -19,84 +19,98 @@ use crate::{
 ///
 /// match handle.await {
 ///     Ok(sum) => println!("{sum}"),
-///     Err(Error::TaskFailed { kind, message, .. }) => eprintln!("the task said: {kind}: {message}"),
-///     Err(other) => eprintln!("no answer: {other}"),
+///     Err(Error::TaskFailed { kind, message, .. }) => eprintln!("the task failed: {kind}: {message}"),
+///     Err(other) => eprintln!("there is no result: {other}"),
 /// }
 /// # }
 /// ```
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The task ran, and failed for good.
-    #[error("task failed after {attempts} attempt(s): {kind}: {message}")]
+    /// The task failed, and will not be retried.
+    #[error("task {id} ({task}) failed after {attempts} attempt(s): {kind}: {message}")]
     TaskFailed {
-        /// What made it fail.
+        /// The task's id.
+        id: TaskId,
+        /// The task's name.
+        task: String,
+        /// What made the task fail.
         kind: ErrorKind,
-        /// The error's text with its sources.
+        /// The text of the error and of its sources.
         message: String,
         /// The attempt that failed last, from 1.
         attempts: u32,
     },
-    /// The task was ended before it could succeed or fail, because its time was over.
-    #[error("task {id} was revoked: {reason}")]
+    /// The task was revoked: somebody asked for it to end.
+    #[error("task {id} was revoked: it was asked to end")]
     Revoked {
-        /// The task.
+        /// The task's id.
         id: TaskId,
-        /// Why.
-        reason: String,
     },
-    /// Nothing is known of that id: it was never submitted here, or Redis lost it before a worker saw it.
+    /// The task did not start before its [expiry](crate::Call::expires_in), and will not run.
+    #[error("task {id} expired before it could run")]
+    Expired {
+        /// The task's id.
+        id: TaskId,
+    },
+    /// The task waited in a queue that an operator has [purged](crate::admin::Admin::purge), and will not run.
+    #[error("task {id} was revoked: its queue was purged")]
+    Purged {
+        /// The task's id.
+        id: TaskId,
+    },
+    /// There is no task with this id: it was never sent here, or Redis lost it and no worker has read its record yet.
     #[error("no task {id} in the result backend; check the id, YADTQ_REDIS and YADTQ_NAMESPACE")]
     NotFound {
-        /// The id.
+        /// The task's id.
         id: TaskId,
     },
-    /// The task's record has expired; it may have ended in any way.
+    /// Redis no longer has the task, because it is too old. It may have succeeded, failed or been revoked.
     #[error("the result of task {id} has expired")]
-    Expired {
-        /// The task.
+    ResultExpired {
+        /// The task's id.
         id: TaskId,
     },
-    /// The task succeeded, and its result was not kept, as asked.
+    /// The task succeeded, and its result was not kept, as the task or the call requested.
     #[error("task {id} succeeded, and its result was not kept")]
     NoResult {
-        /// The task.
+        /// The task's id.
         id: TaskId,
     },
-    /// The result is not of the type that the handle expects.
+    /// The result does not have the type that the handle expects.
     #[error("the result of task {id} does not fit the expected type: {detail}")]
     ResultType {
-        /// The task.
+        /// The task's id.
         id: TaskId,
-        /// Where and why.
+        /// What does not fit, and where.
         detail: String,
     },
-    /// What the task tells of its progress is not of the type that the stream expects.
+    /// The progress that the task reports does not have the type that the stream expects.
     #[error("the progress of task {id} does not fit the expected type: {detail}")]
     ProgressType {
-        /// The task.
+        /// The task's id.
         id: TaskId,
-        /// Where and why.
+        /// What does not fit, and where.
         detail: String,
     },
-    /// The task had not ended when the time was over; it goes on, and can be awaited again.
+    /// The task did not end within the timeout. It continues, and can be awaited again.
     #[error("task {id} had not ended after {after:?}")]
     WaitTimeout {
-        /// The task.
+        /// The task's id.
         id: TaskId,
-        /// How long we waited.
+        /// The timeout.
         after: Duration,
     },
     /// Kafka did not acknowledge. The task may or may not be queued; sending it again with the same id is safe.
     #[error("task {id} may or may not be queued, sending it again with the same id is safe: {source}")]
     Unacknowledged {
-        /// The id to send it again with.
+        /// The task's id, with which it can be sent again.
         id: TaskId,
-        /// Why.
+        /// The error of the server.
         #[source]
         source: BrokerError,
     },
-    /// Redis did not say whether the unique key is free; nothing was sent.
+    /// Redis did not answer whether the unique key is free; nothing was sent. The call can be repeated.
     #[error(
         "unique key `{key}` of task {task} could not be reserved, and nothing was sent: {source}; send it again when redis \
          answers, or without a key"
@@ -106,11 +120,11 @@ pub enum Error {
         task: String,
         /// The key.
         key: String,
-        /// Why.
+        /// The error of the server.
         #[source]
         source: StoreError,
     },
-    /// The task's record is over the client's limit; nothing was sent. Put the data elsewhere, and send where.
+    /// The task's record is larger than the client's limit; nothing was sent. Store the data elsewhere, and send a reference.
     #[error(
         "task {task} would be a record of {len} bytes, over the limit of {max}; send a reference to the data instead"
     )]
@@ -129,15 +143,15 @@ pub enum Error {
         task: String,
         /// The parameter.
         parameter: String,
-        /// Why.
+        /// The reason.
         detail: String,
     },
     /// A setting, option or name is wrong.
     #[error("{what}: {problem}")]
     Config {
-        /// The setting, as the user spells it.
+        /// The name of the setting, as the user writes it.
         what: String,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong, and what would be right.
         problem: String,
     },
     /// Two registered tasks have the same name.
@@ -146,19 +160,19 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// The worker cannot go on.
+    /// The worker cannot continue, and has stopped.
     #[error("the worker has ended: {detail}")]
     Worker {
-        /// Why.
+        /// The reason.
         detail: String,
     },
     /// A client is installed already.
-    #[error("a client is installed already; install one, early in main")]
+    #[error("a client is installed already; install only one, early in main")]
     AlreadyInstalled,
-    /// Kafka did not do as asked.
+    /// Kafka did not answer, or refused the request.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Redis did not do as asked.
+    /// Redis did not answer, or refused the request.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -172,11 +186,5 @@ impl Error {
 impl From<NameError> for Error {
     fn from(error: NameError) -> Self {
         Self::config("name", error)
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        Self::TaskFailed { kind: failure.kind, message: failure.message, attempts: failure.attempt }
     }
 }

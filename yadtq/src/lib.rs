@@ -15,81 +15,67 @@
 //! let worker = Worker::builder().register(add).start().await?; // .run().await? in a service's main
 //!
 //! let handle = add.delay(1, 2).await?; // acknowledged
-//! assert_eq!(handle.await?, 3); // run, recorded, told
+//! assert_eq!(handle.await?, 3); // executed, recorded, returned
 //!
 //! worker.stop().await?;
 //! # Ok(()) }) }
 //! ```
 //!
-//! - [`task`]: makes a task of a function.
+//! - [`task`] makes a task from a function.
 //! - [`Client`] sends tasks, [`TaskHandle`] is one that was sent, [`Worker`] runs them.
 //! - [`guide`]: [concepts](guide::concepts), [what is guaranteed](guide::delivery),
 //!   [delays and retries](guide::scheduling), [periodic tasks](guide::periodic), [limits](guide::limits),
-//!   [ordering keys](guide::ordering), [dead letters](guide::dead_letters), [orders to all workers](guide::control),
+//!   [ordering keys](guide::ordering), [dead letters](guide::dead_letters), [controls](guide::control),
 //!   [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
-mod admin;
+pub mod admin;
 mod broker;
-mod call;
 mod client;
 mod clock;
 mod config;
-mod context;
 mod core;
 mod error;
 pub mod guide;
-mod handle;
 mod periodic;
-mod report;
-mod scheduled;
+mod restart;
 mod store;
 mod task;
-mod unique;
 mod wire;
 mod worker;
 
 pub use yadtq_macros::task;
 
 pub use crate::{
-    admin::{
-        Admin, PeriodicInfo, PingReport, ServerReport, TaskInfo,
-        dead_letters::{DeadLetterPage, DeadLetterWalk, DeadLetters},
-        letter::{BadPlace, DeadLetter, Place},
-        orders::{Controls, DisabledTask, PausedQueue, PurgedQueue},
-        replay::{NotReplayed, ReplayReport, Replayed},
-    },
-    broker::{BrokerError, QueueDepth},
-    call::Call,
-    client::{Client, ProgressStream, Revocation},
+    broker::BrokerError,
+    client::{Call, Client, ProgressStream, Revocation, TaskHandle},
     config::ClientBuilder,
-    context::{Context, MissingState},
     core::{
         lifecycle::{Status, UnknownStatus},
         limits::{BadRate, Rate},
         names::{NameError, Namespace, Queue, TaskId},
-        orders::Disabled,
         priority::{Priority, UnknownPriority},
         retry::Retry,
         ticks::Missed,
     },
     error::Error,
-    handle::TaskHandle,
     periodic::Periodic,
-    scheduled::{Scheduled, ScheduledTask},
-    store::{StoreError, WorkerInfo},
-    task::{Definition, IntoTaskError, Task, TaskError},
+    store::StoreError,
+    task::{Context, Definition, IntoTaskError, MissingState, Task, TaskError},
     wire::failure::{ErrorKind, Failure},
     worker::{RunningWorker, Worker, WorkerBuilder},
 };
 
-/// What the code that `#[yadtq::task]` writes needs. Not for others: it changes without notice.
+/// Items for the code that `#[yadtq::task]` generates. They are not public API and change without notice.
 #[doc(hidden)]
 pub mod __private {
     pub use serde;
 
-    pub use crate::task::{
-        ArgsError, Body, Finished, Injected, NotResult, Probe, Reader, Ret, Returned, RunBlocking, RunFuture, Split,
-        Writer, delay, finish, finish_if,
+    pub use crate::{
+        client::delay,
+        task::{
+            ArgsError, Body, Finished, Injected, NotResult, Probe, Reader, Ret, Returned, RunBlocking, RunFuture,
+            Split, Writer, finish, finish_if,
+        },
     };
 }

@@ -1,12 +1,11 @@
-//! Declarations of periodic tasks.
+//! Periodic tasks, as a worker declares them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
 
 use crate::{
-    call::Call,
-    client::Client,
+    client::{Call, CallSpec, Client},
     core::{
         names::{Queue, TaskId},
         schedule::{self, Ms, Schedule},
@@ -15,13 +14,13 @@ use crate::{
     error::Error,
 };
 
-/// The longest name, so that name and tick make a task id.
-const MAX_NAME: usize = 96;
+/// Longest name of a periodic task. Its name and a tick together must fit in a task id.
+const MAX_NAME_LENGTH: usize = 96;
 
-/// A call that is sent again and again, by the clock: every tick of its schedule is one task.
+/// A call that is sent periodically: every tick of its schedule makes one task.
 ///
-/// Declare it on any number of workers, with [`WorkerBuilder::periodic`](crate::WorkerBuilder::periodic): whichever of
-/// them are up, every tick runs once. There is no scheduler to operate; see [the guide](crate::guide::periodic).
+/// Declare it with [`WorkerBuilder::periodic`](crate::WorkerBuilder::periodic), on one worker or on many: every tick makes
+/// one task, whichever of them are up. There is no separate scheduler to operate; see [the guide](crate::guide::periodic).
 ///
 /// ```no_run
 /// # #[yadtq::task] async fn report(region: String) {}
@@ -50,7 +49,7 @@ pub struct Periodic {
     when: When,
     zone: Option<String>,
     missed: Missed,
-    call: Call<()>,
+    call: CallSpec,
 }
 
 #[derive(Clone, Debug)]
@@ -60,11 +59,11 @@ enum When {
 }
 
 impl Periodic {
-    /// A call by a cron expression: minute, hour, day of the month, month, day of the week, such as `0 3 * * *`, with
-    /// seconds in front if it has six fields; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. In UTC, unless
-    /// a [`time_zone`](Self::time_zone) is given.
+    /// Sends the call by a cron expression: minute, hour, day of the month, month, day of the week, such as `0 3 * * *`, with
+    /// seconds in front if it has six fields; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. Its times are in UTC,
+    /// unless a [`time_zone`](Self::time_zone) is set.
     ///
-    /// The name tells periodic tasks apart, and keeps its history apart: `[a-z0-9][a-z0-9-]*`, at most 96 characters.
+    /// The name identifies the periodic task and its history: `[a-z0-9][a-z0-9-]*`, at most 96 characters.
     ///
     /// ```
     /// # #[yadtq::task] async fn report(region: String) {}
@@ -76,8 +75,9 @@ impl Periodic {
         Self::new(name.into(), When::Cron(cron.into()), call)
     }
 
-    /// A call at every multiple of an interval since the Unix epoch, so that all workers mean the same: every 10 minutes
-    /// is at :00, :10, :20. From 1 s to 100 years, in whole milliseconds. The name is as for [`cron`](Self::cron).
+    /// Sends the call at every multiple of an interval since the Unix epoch, so that all workers agree on the ticks: an
+    /// interval of 10 minutes ticks at :00, :10, :20. The interval is 1 s to 100 years, in whole milliseconds. The name has
+    /// the same rules as for [`cron`](Self::cron).
     ///
     /// ```
     /// # #[yadtq::task] async fn sweep() {}
@@ -91,7 +91,7 @@ impl Periodic {
     }
 
     fn new<T>(name: String, when: When, call: Call<T>) -> Self {
-        Self { name, when, zone: None, missed: Missed::default(), call: call.untyped() }
+        Self { name, when, zone: None, missed: Missed::default(), call: call.spec }
     }
 
     /// The time zone of a cron expression, by its IANA name, such as `Europe/Berlin`. Default: `UTC`.
@@ -100,25 +100,26 @@ impl Periodic {
         self
     }
 
-    /// What becomes of ticks that were missed, because no worker was up, or Kafka was away for over a minute. Default:
-    /// [`Missed::RunOnce`].
+    /// What happens to ticks that were missed because no worker was up, or because Kafka could not be reached for over a
+    /// minute. Default: [`Missed::RunOnce`].
     pub fn missed(mut self, missed: Missed) -> Self {
         self.missed = missed;
         self
     }
 
-    /// Checks everything that can be checked without a client.
+    /// Checks everything that does not need a client.
     pub(crate) fn check(self) -> Result<Plan, Error> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let Self { name, when, zone, missed, call } = self;
-        if name.is_empty() || name.len() > MAX_NAME || name.starts_with('-') || !name.chars().all(allowed) {
-            let problem = format!("name `{name}` must match [a-z0-9][a-z0-9-]* and have at most {MAX_NAME} characters");
+        if name.is_empty() || name.len() > MAX_NAME_LENGTH || name.starts_with('-') || !name.chars().all(allowed) {
+            let problem =
+                format!("name `{name}` must match [a-z0-9][a-z0-9-]* and have at most {MAX_NAME_LENGTH} characters");
             return Err(Error::config("periodic", problem));
         }
         let refused = |field: &str, problem: &str| Error::config(format!("periodic `{name}`: {field}"), problem);
         let schedule = match (when, zone) {
             (When::Every(_), Some(_)) => {
-                return Err(refused("time_zone", "an interval has none; leave it out, or use Periodic::cron"));
+                return Err(refused("time_zone", "an interval has no time zone; leave it out, or use Periodic::cron"));
             }
             (When::Every(interval), None) => Schedule::every(interval).map_err(|problem| refused("interval", &problem)),
             (When::Cron(cron), zone) => {
@@ -159,7 +160,7 @@ pub(crate) struct Plan {
     pub(crate) schedule: Schedule,
     pub(crate) missed: Missed,
     pub(crate) queue: Queue,
-    call: Call<()>,
+    call: CallSpec,
 }
 
 impl Plan {
@@ -168,23 +169,23 @@ impl Plan {
         &self.call.task
     }
 
-    /// Checks what only a client can: the options of the call, and the size of its record.
+    /// Checks what needs a client: the options of the call, and the size of its record.
     pub(crate) fn check(&self, client: &Client) -> Result<(), Error> {
-        client.check(self.call(0)).map_err(|error| match error {
+        client.check(self.call(0).spec).map_err(|error| match error {
             Error::Config { what, problem } => Error::config(format!("periodic `{}`: {what}", self.name), problem),
             other => other,
         })
     }
 
-    /// The task of one tick, the same for whoever sends it.
+    /// The call of one tick. Every worker makes the same call with the same id.
     pub(crate) fn call(&self, tick: Ms) -> Call<()> {
-        self.call.clone().id(id(&self.name, tick))
+        Call::from(self.call.clone()).id(id(&self.name, tick))
     }
 }
 
-/// The id of a tick: `nightly-report@2027-03-28T01:00:00Z`.
+/// The task id of a tick, such as `nightly-report@2027-03-28T01:00:00Z`.
 pub(crate) fn id(name: &str, tick: Ms) -> TaskId {
-    format!("{name}@{}", schedule::written(tick)).parse().expect("a checked name and a time are short")
+    format!("{name}@{}", schedule::format_tick(tick)).parse().expect("a checked name and a time are short")
 }
 
 #[cfg(test)]
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_wrong_setting() {
         let cron = |text: &str| Periodic::cron("nightly", text, call());
         let every = |interval| Periodic::every("nightly", interval, call());
         let second = Duration::from_secs(1);
@@ -209,7 +210,7 @@ mod tests {
             (cron("0 0 31 4 *"), "periodic `nightly`: cron: `0 0 31 4 *` is never due"),
             (cron("@daily").time_zone("Mars"), "periodic `nightly`: time_zone: `Mars` is no time zone"),
             (every(Duration::ZERO), "periodic `nightly`: interval: must be 1 s to 100 years, not 0ns"),
-            (every(second).time_zone("UTC"), "periodic `nightly`: time_zone: an interval has none"),
+            (every(second).time_zone("UTC"), "periodic `nightly`: time_zone: an interval has no"),
             (Periodic::every("nightly", second, call().id(TaskId::new())), "periodic `nightly`: id: every tick has"),
             (
                 Periodic::every("nightly", second, call().countdown(second)),
@@ -241,7 +242,7 @@ mod tests {
         let plan = Periodic::every(&name, Duration::from_secs(10 * 365 * 86_400), call()).check().unwrap();
         assert_eq!((plan.task(), plan.queue.as_str(), plan.missed), ("report", "default", Missed::RunOnce));
         let tick = plan.schedule.after(1_806_195_600_000).unwrap();
-        let (once, again) = (plan.call(tick), plan.call(tick));
+        let (once, again) = (plan.call(tick).spec, plan.call(tick).spec);
         assert_eq!((once.id.clone(), once.args.unwrap().get()), (again.id, again.args.unwrap().get()));
         assert_eq!(once.id.unwrap().to_string(), format!("{name}@2029-12-17T00:00:00Z"));
         assert_eq!(id("n", 1_806_195_600_250).to_string(), "n@2027-03-28T01:00:00.250Z");

@@ -1,4 +1,4 @@
-//! What a client refuses, keeps apart, and outlives. In memory: the same code as with servers.
+//! Tests of a client with servers in memory: what it refuses, what a handle returns, and what a client outlives.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ async fn add(a: i64, b: i64) -> i64 {
 }
 
 #[yadtq::task]
-async fn wait_for_ever() {
+async fn wait_forever() {
     std::future::pending::<()>().await;
 }
 
@@ -58,7 +58,7 @@ async fn the_same_id_is_the_same_task() {
     let id = TaskId::new();
     let first = add.call(1, 2).id(id.clone()).send(&client).await.unwrap();
     assert_eq!(first.wait(WAIT).await.unwrap(), 3);
-    // Sent again with other arguments, when it has ended and nobody is told any more: it is what it was.
+    // It is sent again with other arguments after it has ended and its handle is gone: it keeps its result.
     drop(first);
     let again = add.call(100, 200).id(id).send(&client).await.unwrap();
     assert_eq!(again.wait(Duration::from_secs(5)).await.unwrap(), 3);
@@ -66,9 +66,9 @@ async fn the_same_id_is_the_same_task() {
 }
 
 #[tokio::test]
-async fn a_handle_tells_where_its_task_stands() {
+async fn a_handle_returns_the_status_of_its_task() {
     let client = Client::embedded();
-    let handle = wait_for_ever.call().send(&client).await.unwrap();
+    let handle = wait_forever.call().send(&client).await.unwrap();
     assert_eq!(handle.status().await.unwrap(), Status::Queued);
     assert!(handle.result().await.unwrap().is_none());
     assert!(matches!(handle.wait(Duration::from_millis(50)).await, Err(Error::WaitTimeout { .. })));
@@ -76,7 +76,7 @@ async fn a_handle_tells_where_its_task_stands() {
     let unknown = client.handle::<i64>(TaskId::new());
     assert!(matches!(unknown.status().await, Err(Error::NotFound { .. })));
     assert!(matches!(unknown.wait(WAIT).await, Err(Error::NotFound { .. })));
-    // Told once that there is none, and then there is one.
+    // A handle first learns that the task does not exist, and then it exists.
     let late = add.call(2, 3).id(unknown.id().clone()).send(&client).await.unwrap();
     let worker = Worker::builder().client(&client).register(add).drain_timeout(Duration::ZERO).start().await.unwrap();
     assert_eq!(late.wait(WAIT).await.unwrap(), 5);
@@ -103,9 +103,9 @@ fn a_client_outlives_the_runtime_it_was_made_on() {
 fn a_worker_hands_back_what_a_dropped_runtime_ran() {
     let outer = Runtime::new().unwrap();
     let client = Client::embedded();
-    let handle = outer.block_on(wait_for_ever.call().send(&client)).unwrap();
+    let handle = outer.block_on(wait_forever.call().send(&client)).unwrap();
     let inner = Runtime::new().unwrap();
-    let worker = inner.block_on(Worker::builder().client(&client).register(wait_for_ever).start()).unwrap();
+    let worker = inner.block_on(Worker::builder().client(&client).register(wait_forever).start()).unwrap();
     let is = async |status: Status| {
         while handle.status().await.unwrap() != status {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -138,7 +138,7 @@ async fn wrong_workers_are_refused() {
     says("task `add`: rate_burst: must be 1 to", build().register(add).task_rate("add", rate.burst(0)).build());
     says("task_rate: no task named `sub` is registered", build().register(add).task_rate("sub", rate).build());
     says("queue_rate: queue `mail`: this worker does not", build().register(add).queue_rate("mail", rate).build());
-    says("task `add`: max_running: none of it would run", build().register(add).task_max_running("add", 0).build());
+    says("task `add`: max_running: no task would run", build().register(add).task_max_running("add", 0).build());
     says("task_max_running: no task named `sub`", build().register(add).task_max_running("sub", 5).build());
     says("concurrency: must be at most", build().register(add).concurrency(usize::MAX).build());
     says("`events` is reserved", build().register(add).queues(["mail", "events"]).build());

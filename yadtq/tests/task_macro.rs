@@ -1,5 +1,5 @@
-//! What `#[yadtq::task]` makes of a function: its options, its methods, and its runs on a worker in memory, where
-//! arguments and outcomes take the same way through JSON as with real servers.
+//! What `#[yadtq::task]` makes from a function: its options, its methods, and its runs on a worker in memory, where arguments
+//! and outcomes pass through the same JSON as with real servers.
 
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
@@ -49,6 +49,7 @@ async fn aliased(number: String) -> io::Result<i64> {
 }
 
 /// Errors, of each type that a task may return.
+#[allow(unreachable_pub, reason = "a user's module may be public")]
 mod fail {
     use super::*;
 
@@ -128,12 +129,12 @@ async fn start() -> (Client, RunningWorker) {
     (client, worker)
 }
 
-/// Sends a call, and waits for what the worker makes of it.
+/// Sends a call, and waits for its outcome.
 async fn outcome<T: serde::de::DeserializeOwned>(client: &Client, call: Call<T>) -> Result<T, Error> {
     call.send(client).await?.wait(Duration::from_secs(10)).await
 }
 
-/// The kind and message of the error that a call ends with.
+/// The kind and message of the error with which a call ends.
 async fn failure<T: serde::de::DeserializeOwned + fmt::Debug>(client: &Client, call: Call<T>) -> (ErrorKind, String) {
     match outcome(client, call).await {
         Err(Error::TaskFailed { kind, message, .. }) => (kind, message),
@@ -193,14 +194,14 @@ async fn arguments_go_by_position_or_by_name() {
     assert_eq!(fails(serde_json::json!(["a", 1, 2])).await, arguments("3 arguments for 2 parameters"));
     let unknown = arguments("no parameter is named `loud`; the parameters are: type, times");
     assert_eq!(fails(serde_json::json!({ "type": "a", "loud": true })).await, unknown);
-    // The context is not a parameter to the outside.
+    // The context is not a parameter that callers can send.
     let by_name = Call::<u32>::named("attempt", serde_json::json!({ "ctx": 1, "plus": 1 }));
     assert_eq!(failure(&client, by_name).await, arguments("no parameter is named `ctx`; the parameters are: plus"));
     worker.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn each_error_type_tells_its_text() {
+async fn each_error_type_keeps_its_text() {
     let (client, worker) = start().await;
     let x = || "x".to_owned();
     let with_source = (ErrorKind::Error, "no number: invalid digit found in string".to_owned());

@@ -1,7 +1,7 @@
-//! What `#[yadtq::task]` accepts, and what it says where it refuses.
+//! The functions that `#[yadtq::task]` accepts, and its messages for those that it refuses.
 //!
-//! After a change of a message: `TRYBUILD=overwrite cargo test -p yadtq --test ui`, and read the difference as the
-//! user who will see it.
+//! After a change of a message, run `TRYBUILD=overwrite cargo test -p yadtq --test ui`, and read the difference as the user
+//! who will see it.
 
 #[test]
 fn ui() {

@@ -1,13 +1,13 @@
-//! Deals with dead letters in a process of its own, for tests that kill it or look at its memory.
+//! Replays or reads dead letters in a process of its own, for tests that kill it or measure its memory.
 //!
-//! `replay` prints the id of each task that it has queued again. `walk` prints how many letters it has seen, how many of
-//! them were new to it, and the most memory that it ever had, in KiB.
+//! `replay` prints the id of each task that it has queued again. `walk` prints how many letters it has read, how many of
+//! them were new, and its peak memory in KiB.
 
 use std::{env, io::Write as _};
 
-use yadtq::{Client, DeadLetters, Error};
+use yadtq::{Client, Error, admin::DeadLetters};
 
-/// Letters of a page: enough of them that cursors are followed.
+/// Letters per page. The tests have more letters than that, so cursors are used.
 const PAGE: usize = 10_000;
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn replay(letters: DeadLetters) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pages through them all. Ids are numbers here.
+/// Reads all pages. Ids are numbers here.
 async fn walk(letters: DeadLetters) -> Result<(), Error> {
     let (mut seen, mut marks) = (0_usize, Vec::new());
     let mut next: Option<String> = None;

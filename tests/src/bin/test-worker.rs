@@ -21,6 +21,7 @@ async fn work() -> Result<(), Error> {
     let record = Arc::new(Record::open(&path).expect("the record can be opened"));
     let mut worker = Worker::builder()
         .register(tasks::add)
+        .register(tasks::noted)
         .register(tasks::nap)
         .register(tasks::doze)
         .register(tasks::hog)
@@ -28,6 +29,7 @@ async fn work() -> Result<(), Error> {
         .register(tasks::fail)
         .register(tasks::panic)
         .register(tasks::dawdle)
+        .register(tasks::heed)
         .register(tasks::echo)
         .register(tasks::nested)
         .register(tasks::stateless)
@@ -57,6 +59,9 @@ async fn work() -> Result<(), Error> {
     }
     if env::var_os("TEST_STRICT").is_some() {
         worker = worker.strict_priority(true);
+    }
+    if let Ok(ms) = env::var("TEST_LEASE_MS") {
+        worker = worker.lease(Duration::from_millis(ms.parse().expect("TEST_LEASE_MS is a number")));
     }
     if let Ok(ms) = env::var("TEST_DRAIN_MS") {
         worker = worker.drain_timeout(Duration::from_millis(ms.parse().expect("TEST_DRAIN_MS is a number")));

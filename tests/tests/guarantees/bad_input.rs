@@ -1,4 +1,4 @@
-//! Records that are no tasks, or not ones that fit: dead letters with a reason, and neighbours that do not notice.
+//! Records that are not valid tasks become dead letters with a reason, and do not disturb other tasks.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,7 +17,7 @@ use super::Bench;
 
 const BIG: usize = 10 * 1_024 * 1_024;
 
-/// What is sent, and why it must be dead.
+/// Bad records, each with the reason of its dead letter.
 fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
     let long_id = "x".repeat(129);
     let deep = format!(r#"{{"task-id":"deep","task":"echo","args":[{}1{}]}}"#, "[".repeat(1_000), "]".repeat(1_000));
@@ -87,7 +87,7 @@ fn big() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_records_are_dead_letters_and_harm_nobody() {
+async fn bad_records_become_dead_letters_and_disturb_no_task() {
     let bench = Bench::new("bad").await;
     let topic = format!("{}.default", bench.namespace);
     let admin: AdminClient<DefaultClientContext> = config().create().expect("an admin client");
@@ -127,8 +127,8 @@ async fn bad_records_are_dead_letters_and_harm_nobody() {
     }
     worker.signal(rustix::process::Signal::TERM);
     assert!(worker.end().await, "the worker lives to the end");
-    let told = worker.event("task_dead_lettered", |event| event["task_id"] == "arg").await;
-    assert_eq!((&told["reason"], &told["error"]), (&"arguments".into(), &"argument `a`".into()));
+    let event = worker.event("task_dead_lettered", |event| event["task_id"] == "arg").await;
+    assert_eq!((&event["reason"], &event["error"]), (&"arguments".into(), &"argument `a`".into()));
     assert!(!worker.output().join("\n").contains("s3cr3t"), "arguments are not logged");
 }
 
@@ -147,7 +147,7 @@ async fn dead_letters(namespace: &str, count: usize) -> Vec<Letter> {
             .create()
             .expect("a consumer");
         let mut letters = Vec::new();
-        let deadline = std::time::Instant::now() + yadtq_tests::PATIENCE;
+        let deadline = std::time::Instant::now() + yadtq_tests::TEST_TIMEOUT;
         let partitions = loop {
             let metadata = consumer.fetch_metadata(Some(&topic), Duration::from_secs(10)).expect("kafka answers");
             let partitions = metadata.topics()[0].partitions().len();
@@ -185,12 +185,12 @@ fn config() -> ClientConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_to_fail_is_told_to_the_caller() {
+async fn the_caller_learns_every_kind_of_failure() {
     let bench = Bench::new("fail").await;
     let _worker = bench.ready_worker().await;
     let wait = Duration::from_secs(30);
     let failure = |result: Result<(), Error>| match result {
-        Err(Error::TaskFailed { kind, message, attempts: 1 }) => (kind.to_string(), message),
+        Err(Error::TaskFailed { kind, message, attempts: 1, .. }) => (kind.to_string(), message),
         other => panic!("{other:?}"),
     };
     let client = &bench.client;

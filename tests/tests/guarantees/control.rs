@@ -1,4 +1,4 @@
-//! Orders of operators: seen soon, and kept whatever dies.
+//! Controls of operators take effect within seconds, and stay in effect whatever dies.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use yadtq::{Disabled, Error, ErrorKind, Priority, Status, TaskHandle};
+use yadtq::{Error, ErrorKind, Priority, Status, TaskHandle, admin::Disabled};
 use yadtq_tests::{
     now_ms,
     process::Process,
@@ -17,10 +17,10 @@ use yadtq_tests::{
 use super::{Bench, worker_with};
 
 const WAIT: Duration = Duration::from_secs(90);
-/// Within which workers follow an order.
-const SEEN: Duration = Duration::from_secs(2);
+/// Longest time until workers apply a control.
+const CONTROL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Starts a worker of the queues `default` and `mail`, and waits until it takes tasks.
+/// Starts a worker for the queues `default` and `mail`, and waits until it takes tasks.
 async fn ready(bench: &Bench) -> Process {
     let worker = worker_with(&bench.env.clone().with("TEST_QUEUES", "default,mail"));
     worker.event("worker_connected", |_| true).await;
@@ -35,7 +35,7 @@ async fn send(bench: &Bench, count: u64, priority: Priority) -> Vec<TaskHandle<u
     handles.into_iter().map(|handle| handle.expect("acknowledged")).collect()
 }
 
-/// How often each task of the queue was started, by whichever worker.
+/// How often each task of the queue was started, over all workers.
 fn starts<'a>(workers: impl IntoIterator<Item = &'a Process>) -> HashMap<String, usize> {
     let mut starts = HashMap::new();
     for event in workers.into_iter().flat_map(|worker| worker.events("task_started")) {
@@ -46,7 +46,7 @@ fn starts<'a>(workers: impl IntoIterator<Item = &'a Process>) -> HashMap<String,
     starts
 }
 
-/// So many tasks of the queue were started, each once. Logs are read a little later than results come.
+/// Checks that `count` tasks of the queue were started, each once. Log lines arrive a little later than results.
 async fn assert_once(workers: &[Process], count: usize) {
     let starts = until("all starts are in the logs", async || {
         let starts = starts(workers);
@@ -57,16 +57,14 @@ async fn assert_once(workers: &[Process], count: usize) {
     assert!(starts.values().all(|&count| count == 1), "none was started twice");
 }
 
-/// Waits until the workers have followed an order, and tells how long that took.
-async fn followed(begun: Instant, workers: &[Process], order: &str) {
+/// Waits until the workers have applied a control, and checks how long that took.
+async fn applied(begun: Instant, workers: &[Process], control: &str) {
     for worker in workers {
-        worker
-            .event("order_taken", |event| event["order"].as_str().is_some_and(|order_of| order_of.contains(order)))
-            .await;
+        worker.event("order_taken", |event| event["order"].as_str().is_some_and(|taken| taken.contains(control))).await;
     }
     let took = begun.elapsed();
-    println!("{order}: followed after {took:?}");
-    assert!(took < SEEN, "{order}: followed after {took:?}");
+    println!("{control}: applied after {took:?}");
+    assert!(took < CONTROL_LIMIT, "{control}: applied after {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +75,7 @@ async fn a_paused_queue_stays_paused_whatever_dies() {
     let mut workers = vec![ready(&bench).await, ready(&bench).await];
     let begun = Instant::now();
     admin.pause("mail").await.expect("kafka answers");
-    followed(begun, &workers, r#""pause""#).await;
+    applied(begun, &workers, r#""pause""#).await;
 
     let handles = send(&bench, 500, Priority::Normal).await;
     tasks::nap.call(0).send(&bench.client).await.expect("acknowledged").wait(WAIT).await.expect("others run");
@@ -101,7 +99,7 @@ async fn a_paused_queue_stays_paused_whatever_dies() {
 
     let begun = Instant::now();
     admin.resume("mail").await.expect("kafka answers");
-    followed(begun, &workers[2..], r#""resume""#).await;
+    applied(begun, &workers[2..], r#""resume""#).await;
     for handle in &handles {
         handle.wait(WAIT).await.expect("it runs");
     }
@@ -109,7 +107,7 @@ async fn a_paused_queue_stays_paused_whatever_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_when_a_queue_is_paused_waits_too() {
+async fn claimed_tasks_wait_too_when_their_queue_is_paused() {
     let bench = Bench::new("pauserun").await;
     let env = bench.env.clone().with("TEST_QUEUES", "default,mail").with("TEST_SLOTS", "2");
     let workers = [worker_with(&env)];
@@ -120,12 +118,12 @@ async fn what_is_granted_when_a_queue_is_paused_waits_too() {
     workers[0].event("task_succeeded", |_| true).await;
     let begun = Instant::now();
     bench.client.admin().pause("mail").await.expect("kafka answers");
-    followed(begun, &workers, r#""pause""#).await;
+    applied(begun, &workers, r#""pause""#).await;
     let before = starts(&workers).len();
     until("what runs comes to its end", async || (workers[0].events("task_succeeded").len() >= before).then_some(()))
         .await;
     tasks::nap.call(0).send(&bench.client).await.expect("acknowledged").wait(WAIT).await.expect("others run");
-    assert_eq!(starts(&workers).len(), before, "nothing started after the order was followed");
+    assert_eq!(starts(&workers).len(), before, "nothing started after the pause was applied");
     assert!(before < 50, "there was something left: {before}");
     bench.client.admin().resume("mail").await.expect("kafka answers");
     for handle in &handles {
@@ -135,7 +133,7 @@ async fn what_is_granted_when_a_queue_is_paused_waits_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_ends_what_waits_and_spares_the_rest() {
+async fn a_purge_revokes_waiting_tasks_only() {
     let bench = Bench::new("purge").await;
     let admin = bench.client.admin();
     let mut workers = vec![ready(&bench).await];
@@ -143,7 +141,7 @@ async fn a_purge_ends_what_waits_and_spares_the_rest() {
     workers[0].event("task_started", |event| event["queue"] == "mail").await;
     let begun = Instant::now();
     admin.pause("mail").await.expect("kafka answers");
-    followed(begun, &workers, r#""pause""#).await;
+    applied(begun, &workers, r#""pause""#).await;
     let mut waiting = send(&bench, 4_000, Priority::Normal).await;
     waiting.extend(send(&bench, 500, Priority::High).await);
     waiting.extend(send(&bench, 500, Priority::Low).await);
@@ -153,9 +151,9 @@ async fn a_purge_ends_what_waits_and_spares_the_rest() {
     let after = send(&bench, 200, Priority::Normal).await;
     for handle in &waiting {
         let ended = handle.wait(WAIT).await;
-        assert!(matches!(&ended, Err(Error::Revoked { reason, .. }) if reason == "its queue was purged"), "{ended:?}");
+        assert!(matches!(ended, Err(Error::Purged { .. })), "{ended:?}");
     }
-    println!("5,000 purged tasks were told of after {:?}", begun.elapsed());
+    println!("5,000 callers of purged tasks were notified after {:?}", begun.elapsed());
     assert_eq!(starts(&workers).len(), 1, "none of them ran, the queue being paused");
     assert_eq!(after[0].status().await.expect("a status"), Status::Queued);
     admin.resume("mail").await.expect("kafka answers");
@@ -163,7 +161,7 @@ async fn a_purge_ends_what_waits_and_spares_the_rest() {
         handle.wait(WAIT).await.expect("it was sent later");
     }
     assert_eq!(running.wait(WAIT).await.expect("it ran"), 15_000);
-    // The mark stays where it is, for those who come later.
+    // The mark stays for workers that start later.
     workers[0].kill().await;
     workers.push(ready(&bench).await);
     for handle in send(&bench, 100, Priority::Low).await {
@@ -181,7 +179,7 @@ async fn a_paused_queue_stays_in_kafka_and_its_worker_in_the_group() {
     let workers = [ready(&bench).await];
     let read = || workers[0].events("task_received").iter().filter(|event| event["queue"] == "mail").count();
     until("as many as may be are in hand", async || (read() >= 4_096).then_some(())).await;
-    // Longer than a group waits for a member that says nothing.
+    // Longer than a group waits for a silent member.
     let long = tasks::nap.call(8_000).send(&bench.client).await.expect("acknowledged");
     long.wait(WAIT).await.expect("others run");
     println!("{} of {BACKLOG} were read while the queue was paused", read());
@@ -195,14 +193,14 @@ async fn a_paused_queue_stays_in_kafka_and_its_worker_in_the_group() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_mark_ends_nothing_in_a_topic_that_was_made_again() {
+async fn an_old_purge_mark_revokes_nothing_in_a_recreated_topic() {
     let bench = Bench::new("oldmark").await;
     let admin = bench.client.admin();
     admin.resume("mail").await.expect("kafka answers");
     let mut config = rdkafka::ClientConfig::new();
     let producer: FutureProducer = config.set("bootstrap.servers", servers::kafka()).create().expect("a producer");
     let topic = format!("{}.control", bench.namespace);
-    // As if the topic had had a million records when it was purged.
+    // A mark as of a topic that had a million records when it was purged.
     let mark = async |queue: &str, at: u64| {
         let below: Vec<_> = (0..12).map(|partition| (partition, 1_000_000)).collect();
         let value = serde_json::json!({"order": "purge", "queue": queue, "at": at, "below": {"normal": below}});
@@ -214,7 +212,7 @@ async fn an_old_mark_ends_nothing_in_a_topic_that_was_made_again() {
     mark("default", now_ms()).await;
     let workers = [ready(&bench).await];
     let purged = tasks::nap.call(1).send(&bench.client).await.expect("acknowledged");
-    assert!(matches!(purged.wait(WAIT).await, Err(Error::Revoked { .. })), "such a mark is understood");
+    assert!(matches!(purged.wait(WAIT).await, Err(Error::Purged { .. })), "such a mark is understood");
     for handle in send(&bench, 100, Priority::Normal).await {
         handle.wait(WAIT).await.expect("it is younger than the mark");
     }
@@ -222,7 +220,7 @@ async fn an_old_mark_ends_nothing_in_a_topic_that_was_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_goes_on_whoever_dies() {
+async fn a_purge_continues_after_the_death_of_a_worker() {
     let bench = Bench::new("purgekill").await;
     let admin = bench.client.admin();
     let handles = send(&bench, 5_000, Priority::Normal).await;
@@ -230,12 +228,12 @@ async fn a_purge_goes_on_whoever_dies() {
     let mut first = ready(&bench).await;
     first.event("task_revoked", |_| true).await;
     first.kill().await;
-    let told = first.events("task_revoked").len();
+    let revoked = first.events("task_revoked").len();
     let second = ready(&bench).await;
     for handle in &handles {
-        assert!(matches!(handle.wait(WAIT).await, Err(Error::Revoked { .. })));
+        assert!(matches!(handle.wait(WAIT).await, Err(Error::Purged { .. })));
     }
-    println!("the first worker ended {told} of 5,000 before it was killed");
+    println!("the first worker ended {revoked} of 5,000 before it was killed");
     assert_eq!(starts([&first, &second]).len(), 0);
     send(&bench, 1, Priority::Normal).await[0].wait(WAIT).await.expect("it runs");
 }
@@ -247,7 +245,7 @@ async fn tasks_of_a_disabled_name_wait_and_block_nothing() {
     let mut workers = vec![ready(&bench).await];
     let begun = Instant::now();
     admin.disable_task("nap", Disabled::Wait).await.expect("kafka answers");
-    followed(begun, &workers, r#""disable""#).await;
+    applied(begun, &workers, r#""disable""#).await;
     let naps = send(&bench, 200, Priority::Normal).await;
     let echo = tasks::doze.call(1).queue("mail").send(&bench.client).await.expect("acknowledged");
     echo.wait(WAIT).await.expect("others run");
@@ -257,7 +255,7 @@ async fn tasks_of_a_disabled_name_wait_and_block_nothing() {
     .await;
     workers[0].kill().await;
     workers.push(ready(&bench).await);
-    // They come back, and wait again.
+    // Their checks are due, and they wait again.
     workers[1].event("task_parked", |event| event["queue"] == "mail").await;
     let starts_of_naps = |workers: &[Process]| {
         let started = workers.iter().flat_map(|worker| worker.events("task_started"));
@@ -274,7 +272,7 @@ async fn tasks_of_a_disabled_name_wait_and_block_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_hold_for_tasks_that_keep_an_order() {
+async fn controls_apply_to_tasks_with_an_ordering_key() {
     let bench = Bench::new("ordered").await;
     let admin = bench.client.admin();
     let send = async |count: u64| {
@@ -298,7 +296,7 @@ async fn orders_hold_for_tasks_that_keep_an_order() {
     let begun = Instant::now();
     assert!(admin.purge("mail").await.expect("kafka answers") >= 300);
     for handle in &handles {
-        assert!(matches!(handle.wait(WAIT).await, Err(Error::Revoked { .. })));
+        assert!(matches!(handle.wait(WAIT).await, Err(Error::Purged { .. })));
     }
     println!("300 tasks of 3 keys were ended after {:?}", begun.elapsed());
     let begun = Instant::now();
@@ -322,7 +320,7 @@ async fn tasks_of_a_disabled_name_may_become_dead_letters_instead() {
     let workers = [ready(&bench).await];
     let begun = Instant::now();
     admin.disable_task("nap", Disabled::DeadLetter).await.expect("kafka answers");
-    followed(begun, &workers, r#""disable""#).await;
+    applied(begun, &workers, r#""disable""#).await;
     let naps = send(&bench, 20, Priority::Normal).await;
     for nap in &naps {
         let ended = nap.wait(WAIT).await;
@@ -335,7 +333,7 @@ async fn tasks_of_a_disabled_name_may_become_dead_letters_instead() {
     .await;
     let begun = Instant::now();
     admin.enable_task("nap").await.expect("kafka answers");
-    followed(begun, &workers, r#""enable""#).await;
+    applied(begun, &workers, r#""enable""#).await;
     let report = admin.dead_letters().reason("disabled").replay().await.expect("kafka answers");
     assert_eq!(report.replayed, 20);
     until("all run", async || (starts(&workers).len() == 20).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Dead letters: found, replayed, through kills, and in large numbers.
+//! Dead letters are found and replayed, despite kills, and in large numbers.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -8,14 +8,15 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 use redis::AsyncCommands as _;
+use rustix::process::Signal;
 use yadtq::{Call, Error, Status, TaskHandle, Worker};
-use yadtq_tests::{process::Process, servers, until};
+use yadtq_tests::{process::Process, servers, tasks, until};
 
 use super::Bench;
 
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Before the deploy: it takes numbers.
+/// The version before the deploy: it takes numbers.
 mod before {
     #[yadtq::task]
     pub async fn price(cents: i64) -> i64 {
@@ -23,7 +24,7 @@ mod before {
     }
 }
 
-/// After the deploy: it takes texts too.
+/// The version after the deploy: it takes strings.
 mod after {
     #[yadtq::task]
     pub async fn price(cents: String) -> String {
@@ -31,8 +32,8 @@ mod after {
     }
 }
 
-/// Writes letters of `add` tasks whose ids are numbers, as workers do.
-fn bury(namespace: &str, count: usize) {
+/// Writes dead letters of `add` tasks whose ids are numbers, as workers do.
+fn write_dead_letters(namespace: &str, count: usize) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers::kafka()).set("linger.ms", "20").set("acks", "all");
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().expect("a producer");
@@ -53,7 +54,7 @@ fn bury(namespace: &str, count: usize) {
     producer.flush(WAIT).expect("kafka takes them");
 }
 
-/// Makes the first letter, and with it the topic, and purges it.
+/// Creates the topic by writing one letter, and purges the letter.
 async fn make_topic(bench: &Bench) {
     let mut worker = bench.ready_worker().await;
     let wrong: TaskHandle<i64> = Call::named("add", ("one", 2)).send(&bench.client).await.expect("acknowledged");
@@ -61,8 +62,8 @@ async fn make_topic(bench: &Bench) {
     let letters = || bench.client.admin().dead_letters();
     until("the letter", async || (letters().count().await.expect("kafka answers") == 1).then_some(())).await;
     assert_eq!(letters().purge().await.expect("purged"), 1);
-    // One that is killed would leave the record for the next one to bury again.
-    worker.signal(rustix::process::Signal::TERM);
+    // If the worker were killed, the next one would read the record again and write a second letter.
+    worker.signal(Signal::TERM);
     assert!(worker.end().await);
 }
 
@@ -71,7 +72,7 @@ fn letters_process(bench: &Bench, command: &str) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_task_is_found_replayed_and_succeeds() {
+async fn a_dead_letter_is_found_replayed_and_its_task_succeeds() {
     let bench = Bench::new("dead").await;
     let serve = async |task: Worker| task.start().await.expect("a worker");
     let old = serve(Worker::builder().client(&bench.client).register(before::price).build().expect("built")).await;
@@ -103,13 +104,39 @@ async fn a_dead_task_is_found_replayed_and_succeeds() {
     assert_eq!(letters().replay().await.expect("nothing to do").replayed, 0);
 }
 
-/// Killed at any moment and begun again: every task runs, none twice, no letter is left.
+/// Tasks fail while their worker stops, and after it has given its partitions: the next owner reads their records again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_is_killed_is_begun_again() {
+async fn a_failure_has_one_dead_letter_through_rolling_restarts() {
+    const ROUNDS: usize = 4;
+    let bench = Bench::new("dead-once").await;
+    let mut workers = [bench.ready_worker().await, bench.ready_worker().await];
+    let mut failures = Vec::new();
+    for round in 0..ROUNDS {
+        let calls = (0..20).map(|n| tasks::fail_slowly.call(40 * n, 1).max_retries(0));
+        failures.extend(bench.client.send_many(calls).await);
+        let worker = &mut workers[round % 2];
+        worker.event("task_started", |_| true).await;
+        worker.signal(Signal::TERM);
+        assert!(worker.end().await);
+        *worker = bench.ready_worker().await;
+    }
+    for failure in failures {
+        let failed = failure.expect("acknowledged").wait(WAIT).await;
+        assert!(matches!(failed, Err(Error::TaskFailed { .. })), "{failed:?}");
+    }
+    let admin = bench.client.admin();
+    let is_done = async || (admin.queues().await.ok()?.iter().all(|queue| queue.lag == 0)).then_some(());
+    until("all is committed", is_done).await;
+    assert_eq!(admin.dead_letters().count().await.expect("counted"), 20 * ROUNDS as u64);
+}
+
+/// A replay is killed at any moment and repeated: every task runs, none runs twice, no letter is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_replay_can_be_repeated() {
     const COUNT: usize = 3_000;
     let bench = Bench::new("dead-kill").await;
     make_topic(&bench).await;
-    bury(&bench.namespace, COUNT);
+    write_dead_letters(&bench.namespace, COUNT);
     let record = tempfile::NamedTempFile::new().expect("a file");
     let path = record.path().to_str().expect("a path");
     let mut worker = super::worker_with(&bench.env.clone().with("TEST_RECORD", path));
@@ -132,19 +159,19 @@ async fn a_replay_that_is_killed_is_begun_again() {
         assert_eq!(handle.wait(WAIT).await.expect("it ran"), i64::try_from(n).expect("small") + 7);
     }
     assert_eq!(bench.client.admin().dead_letters().count().await.expect("counted"), 0);
-    worker.signal(rustix::process::Signal::TERM);
+    worker.signal(Signal::TERM);
     assert!(worker.end().await);
     let ran = std::fs::read_to_string(path).expect("the record");
     let (all, once): (Vec<_>, BTreeSet<_>) = (ran.lines().collect(), ran.lines().collect());
     assert_eq!((all.len(), once.len()), (COUNT, COUNT), "each runs once");
 }
 
-/// Dead between Redis and Kafka: as `replay.lua` leaves a task, with no record in its queue.
+/// A replay that died between Redis and Kafka: the task is as `replay.lua` leaves it, without a record in its queue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_without_a_record_is_made_good() {
+async fn a_reset_without_a_record_is_repaired() {
     let bench = Bench::new("dead-reset").await;
     make_topic(&bench).await;
-    bury(&bench.namespace, 2);
+    write_dead_letters(&bench.namespace, 2);
     let ids = ["0", "1"].map(|id| id.parse::<yadtq::TaskId>().expect("an id"));
     let mut redis = bench.redis().await;
     for id in &ids {
@@ -160,11 +187,11 @@ async fn a_reset_without_a_record_is_made_good() {
         let () = redis.hset_multiple(bench.key(id), &fields).await.expect("a hash");
     }
     let _worker = bench.ready_worker().await;
-    // Again, by the operator.
+    // The operator repeats the replay.
     let report = bench.client.admin().dead_letters().id(&ids[0]).replay().await.expect("replayed");
     assert_eq!(report.replayed, 1);
     assert_eq!(bench.client.handle::<i64>(ids[0].clone()).wait(WAIT).await.expect("it runs"), 7);
-    // Or in his place by a worker that reads the old record once more.
+    // Or a worker repairs it when it reads the old record again.
     let old: TaskHandle<i64> = Call::named("add", (1, 7)).id(ids[1].clone()).send(&bench.client).await.expect("sent");
     assert_eq!(old.wait(WAIT).await.expect("it runs"), 8);
     let seq: String = redis.hget(bench.key(&ids[1]), "seq").await.expect("a number");
@@ -173,14 +200,14 @@ async fn a_reset_without_a_record_is_made_good() {
     assert_eq!((report.replayed, report.gone_on), (0, 1));
 }
 
-/// `TEST_LETTERS` says how many.
+/// `TEST_LETTERS` sets their number.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_letters_are_walked_once_each_in_bounded_memory() {
+async fn many_letters_are_read_once_each_in_bounded_memory() {
     let count = std::env::var("TEST_LETTERS").map_or(100_000, |text| text.parse().expect("a number"));
     let bench = Bench::new("dead-many").await;
     make_topic(&bench).await;
-    bury(&bench.namespace, count);
-    // Some are gone: in the middle, where nothing can be deleted.
+    write_dead_letters(&bench.namespace, count);
+    // Some letters are purged: in the middle, where Kafka cannot delete records.
     let letters = || bench.client.admin().dead_letters();
     let purged = letters().id(17).id(count - 17).purge().await.expect("purged");
     assert_eq!(purged, 2);
@@ -192,7 +219,7 @@ async fn many_letters_are_walked_once_each_in_bounded_memory() {
     let numbers: Vec<usize> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     eprintln!("{count} letters in pages of 10,000: {took:?}, at most {} MiB", numbers[2] / 1_024);
     assert_eq!(numbers[..2], [count - 2, count - 2], "each once");
-    // What a few readers fetch ahead, however many letters there are: 130 MiB for 100,000, 320 MiB for a million.
+    // The memory of a few readers' prefetching, for any number of letters: 130 MiB for 100,000, 320 MiB for a million.
     assert!(numbers[2] < 400 * 1_024, "{} KiB", numbers[2]);
     assert_eq!(letters().purge().await.expect("purged"), (count - 2) as u64);
     assert_eq!(letters().count().await.expect("counted"), 0);

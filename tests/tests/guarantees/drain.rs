@@ -1,4 +1,4 @@
-//! Workers that are told to stop.
+//! Workers that are asked to stop.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use yadtq_tests::{tasks, until};
 use super::{Bench, worker_with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopping_worker_finishes_what_it_runs() {
+async fn a_stopping_worker_finishes_its_running_tasks() {
     let bench = Bench::new("drain").await;
     let mut worker = bench.ready_worker().await;
     let handle = tasks::nap.call(3_000).send(&bench.client).await.expect("acknowledged");
@@ -22,7 +22,7 @@ async fn a_stopping_worker_finishes_what_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_finish_in_time_is_handed_back_at_once() {
+async fn a_task_that_does_not_finish_in_time_is_given_back_at_once() {
     let bench = Bench::new("handback").await;
     let mut first = worker_with(&bench.env.clone().with("TEST_DRAIN_MS", "200"));
     first.event("partitions_assigned", |_| true).await;
@@ -41,7 +41,7 @@ async fn what_does_not_finish_in_time_is_handed_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn timeouts_hold_while_a_worker_stops() {
+async fn timeouts_apply_while_a_worker_stops() {
     let bench = Bench::new("overrun").await;
     let mut worker = bench.ready_worker().await;
     let in_time =
@@ -74,7 +74,7 @@ async fn a_second_signal_ends_the_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_at_a_stopping_worker_goes_to_others_at_once() {
+async fn waiting_tasks_of_a_stopping_worker_run_elsewhere_at_once() {
     let bench = Bench::new("leave").await;
     let env = bench.env.clone().with("TEST_SLOTS", "1");
     let mut first = worker_with(&env);

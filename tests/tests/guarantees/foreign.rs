@@ -1,4 +1,4 @@
-//! Tasks from programs that do not have this library.
+//! Tasks from programs without this library.
 
 use std::{collections::HashMap, io::Write as _, process::Stdio, time::Duration};
 
@@ -35,19 +35,19 @@ async fn kafkas_own_console_producer_can_send_a_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_by_id_is_told_in_another_process() {
+async fn a_handle_by_id_is_notified_in_another_process() {
     let bench = Bench::new("by-id").await;
     let _worker = bench.ready_worker().await;
     let sent = yadtq_tests::tasks::nap.call(1_500).send(&bench.client).await.expect("acknowledged");
     let other = Client::builder().kafka(servers::kafka()).redis(servers::redis()).namespace(&bench.namespace);
     let other = other.build().await.expect("a client");
     let found = other.handle::<u64>(sent.id().clone());
-    // Well below the 30 s after which it would be looked up: it was told.
+    // Well below the 30 s after which the handle would poll: it was notified.
     assert_eq!(found.wait(Duration::from_secs(15)).await.expect("a result"), 1_500);
 
     let unknown = other.handle::<u64>(TaskId::new()).wait(Duration::from_secs(15)).await;
     assert!(matches!(unknown, Err(yadtq::Error::NotFound { .. })), "{unknown:?}");
     let old: TaskId = "01890000-0000-7000-8000-000000000000".parse().expect("an id");
     let expired = other.handle::<u64>(old).wait(Duration::from_secs(15)).await;
-    assert!(matches!(expired, Err(yadtq::Error::Expired { .. })), "{expired:?}");
+    assert!(matches!(expired, Err(yadtq::Error::ResultExpired { .. })), "{expired:?}");
 }

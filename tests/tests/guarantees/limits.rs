@@ -1,4 +1,4 @@
-//! Limits hold over all workers, whoever dies, and keep nothing else waiting.
+//! Limits hold over all workers, whatever dies, and delay no other task.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,10 +11,10 @@ use yadtq_tests::{now_ms, process::Process, tasks, until};
 use super::{Bench, worker_with};
 
 const WAIT: Duration = Duration::from_secs(90);
-/// How far a start may be from its place in line: as the guide says, 0.25 s on the way to a worker, 0.25 s there.
+/// How far a start may be from its scheduled time. The guide says 0.25 s on the way to a worker, and 0.25 s there.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Three workers that have partitions, and fire what is delayed.
+/// Three workers that own partitions, and fire delayed tasks.
 async fn three(bench: &Bench, slots: &str) -> [Process; 3] {
     let env = bench.env.clone().with("TEST_SLOTS", slots);
     let workers = [(); 3].map(|()| worker_with(&env));
@@ -25,7 +25,7 @@ async fn three(bench: &Bench, slots: &str) -> [Process; 3] {
     workers
 }
 
-/// When events of this name happened, by task, over all workers.
+/// Times of the events with this name, by task, over all workers.
 fn times(workers: &[Process], event: &str, task: &str) -> HashMap<String, Vec<SystemTime>> {
     let mut times = HashMap::<String, Vec<SystemTime>>::new();
     for event in workers.iter().flat_map(|worker| worker.events(event)).filter(|event| event["task"] == task) {
@@ -41,8 +41,8 @@ fn sorted<'a>(times: impl IntoIterator<Item = &'a Vec<SystemTime>>) -> Vec<Syste
     all
 }
 
-/// In no time are there more starts than burst and rate allow. Returns by how many seconds of the rate the worst time is
-/// ahead.
+/// Checks that no interval has more starts than burst and rate allow. Returns by how many seconds the worst interval is
+/// ahead of the rate.
 fn assert_within(starts: &[SystemTime], per_second: f64, burst: f64) -> f64 {
     let mut worst = f64::MIN;
     for (i, first) in starts.iter().enumerate() {
@@ -66,7 +66,7 @@ async fn all<T: serde::de::DeserializeOwned>(handles: Vec<Result<TaskHandle<T>, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_holds_over_all_workers_and_keeps_nothing_else_waiting() {
+async fn a_rate_limit_holds_over_all_workers_and_delays_no_other_task() {
     const LIMITED: u64 = 300;
     let bench = Bench::new("rate").await;
     let mut workers = three(&bench, "4").await;
@@ -75,7 +75,7 @@ async fn a_rate_holds_over_all_workers_and_keeps_nothing_else_waiting() {
     all(others).await;
     let started = sorted(times(&workers, "task_started", "paced").values()).len();
     assert!(started < 250, "the others do not wait behind the limited ones, of which {started} have started");
-    // In the middle, the rest waits in Kafka, and some of it in this worker's share of the scheduler.
+    // The rest waits in Kafka now, partly in this worker's share of the scheduler.
     workers[0].kill().await;
     let ids: HashSet<_> = all(limited).await.into_iter().collect();
     let (starts, ends) = (times(&workers, "task_started", "paced"), times(&workers, "task_succeeded", "paced"));
@@ -92,7 +92,7 @@ async fn a_rate_holds_over_all_workers_and_keeps_nothing_else_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_do_not_disturb_each_other() {
+async fn limit_keys_do_not_affect_each_other() {
     let bench = Bench::new("ratekey").await;
     let workers = three(&bench, "4").await;
     let call = |user: &str, n| tasks::per_user.call(n, user.to_owned());
@@ -113,8 +113,8 @@ async fn keys_do_not_disturb_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn never_more_run_at_once_than_there_are_places() {
-    let bench = Bench::new("places").await;
+async fn no_more_tasks_run_at_once_than_there_are_permits() {
+    let bench = Bench::new("permits").await;
     let mut workers = three(&bench, "8").await;
     let handles = bench.client.send_many((0..40).map(|_| tasks::few.call(300))).await;
     let others = bench.client.send_many((0..100).map(|_| tasks::nap.call(1))).await;
@@ -133,7 +133,7 @@ async fn never_more_run_at_once_than_there_are_places() {
             changes.push((end, -1));
         }
     }
-    // Of what happens in the same microsecond, the end comes first.
+    // In the same microsecond, ends come before starts.
     changes.sort_unstable();
     let mut running = 0;
     let mut most = 0;
@@ -142,7 +142,7 @@ async fn never_more_run_at_once_than_there_are_places() {
         most = most.max(running);
     }
     assert_eq!(most, 4, "at most four at once, and as many as that");
-    until("all places are free again", async || {
+    until("all permits are free again", async || {
         let mut redis = bench.redis().await;
         let key = format!("{}:places:{{task:few}}", bench.namespace);
         let runs: Vec<String> = redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1).query_async(&mut redis).await.ok()?;

@@ -1,4 +1,4 @@
-//! Redis loses everything, in the middle of the work.
+//! Redis loses all its data while tasks run.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,7 +7,7 @@ use yadtq_tests::{servers::Redis, tasks};
 use super::{Bench, worker_with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_emptied_in_the_middle_loses_no_task() {
+async fn an_emptied_redis_loses_no_task() {
     let server = Redis::start(&[]);
     let bench = Bench::on("flush", &server.url()).await;
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! YADTQ's guarantees on real servers. One binary: linking is what takes long.
+//! YADTQ's guarantees on real servers. All tests are in one binary, because linking takes long.
 
 mod bad_input;
 mod blocked;
@@ -9,12 +9,14 @@ mod drain;
 mod faults;
 mod foreign;
 mod limits;
+mod long_head;
 mod lost_redis;
 mod ordering;
 mod periodic;
 mod poison;
 mod priority;
 mod progress;
+mod refused_writes;
 mod results;
 mod retries;
 mod revoke;
@@ -38,12 +40,12 @@ struct Bench {
 }
 
 impl Bench {
-    /// On the shared servers.
+    /// Uses the shared servers.
     async fn new(test: &str) -> Self {
         Self::on(test, &servers::redis()).await
     }
 
-    /// On another Redis.
+    /// Uses another Redis.
     async fn on(test: &str, redis: &str) -> Self {
         let (kafka, namespace) = (servers::kafka(), yadtq_tests::namespace(test));
         let client =

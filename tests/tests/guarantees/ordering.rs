@@ -1,4 +1,4 @@
-//! Ordering keys: one of a key at a time, in order, whatever happens to the workers.
+//! Ordering keys: tasks of a key run one at a time and in order, whatever happens to the workers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,13 +20,13 @@ const WAIT: Duration = Duration::from_secs(90);
 const KEYS: u32 = 50;
 const EACH: u32 = 40;
 
-/// The lines that tasks and the test wrote, in the order in which things happened.
+/// The lines that the tasks and the test wrote, in the order of events.
 struct Book(PathBuf);
 
 impl Book {
     fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();
-        // The last one may be half written.
+        // The last line may be incomplete.
         text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
     }
 
@@ -38,7 +38,7 @@ impl Book {
         until(&format!("{count} tasks have ended"), async || (self.ended() >= count).then_some(())).await;
     }
 
-    /// Kills a worker: what it ran is over when the line is written.
+    /// Kills a worker. Its runs have ended when the line is written.
     async fn kill(&self, worker: &mut Process) {
         let pid = worker.pid();
         worker.kill().await;
@@ -54,15 +54,15 @@ struct Run {
     pid: u32,
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Default)]
 struct Line {
     open: Option<Run>,
-    /// How the latest one ended, and whether it was for good.
+    /// How the latest execution ended, and whether that was final.
     last: Option<(Run, bool)>,
 }
 
-/// How often work was cut off, or done again.
+/// How often an execution was interrupted or repeated.
 #[derive(Debug, Default)]
 struct Checked {
     cut_off: usize,
@@ -70,7 +70,7 @@ struct Checked {
     retried_elsewhere: usize,
 }
 
-/// Holds every execution to the promise; tells what happened.
+/// Checks every execution against the guarantee, and returns the counts.
 fn check(lines: &[String]) -> Checked {
     let mut keys = HashMap::<u32, Line>::new();
     let (mut killed, mut checked) = (HashSet::new(), Checked::default());
@@ -121,7 +121,7 @@ fn check(lines: &[String]) -> Checked {
 }
 
 #[test]
-fn the_oracle_sees_what_must_not_be() {
+fn the_oracle_finds_violations() {
     let good = |key: u32| (0..EACH).flat_map(move |n| ["start", "end"].map(|what| format!("{what} {key} {n} 1 9")));
     let all = || (0..KEYS).flat_map(good).collect::<Vec<_>>();
     check(&all());
@@ -138,7 +138,7 @@ fn the_oracle_sees_what_must_not_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_a_key_at_a_time_and_in_order_through_kills_and_rebalances() {
+async fn tasks_of_a_key_run_one_at_a_time_in_order_despite_kills_and_rebalances() {
     let bench = Bench::new("order").await;
     let directory = tempfile::tempdir().expect("a directory");
     let book = Book(directory.path().join("book"));
@@ -148,7 +148,7 @@ async fn one_of_a_key_at_a_time_and_in_order_through_kills_and_rebalances() {
     for worker in [&first, &second, &third] {
         worker.event("partitions_assigned", |event| event["queue"] == "default").await;
     }
-    // Every tenth fails once, and one for good.
+    // Every tenth task fails once, and one fails for good.
     let failures = |key: u32, n: u32| if (key, n) == (7, 5) { 2 } else { u32::from((key * 7 + n).is_multiple_of(10)) };
     let call = |n: u32, key: u32| {
         let ms = u64::from((key * 31 + n * 17) % 40);
@@ -180,14 +180,14 @@ async fn one_of_a_key_at_a_time_and_in_order_through_kills_and_rebalances() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_key_holds_up_no_other() {
+async fn a_blocked_key_blocks_no_other_key() {
     let bench = Bench::new("stuck").await;
     let worker = worker_with(&bench.env.clone().with("TEST_SLOTS", "1"));
     worker.event("partitions_assigned", |_| true).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("ready");
     let client = &bench.client;
-    // One snoozes in its place, one waits there for a retry that is far away.
+    // One task snoozes at the head of its lane, another one waits there for a retry far ahead.
     let snoozing = tasks::sleepy.call(file.clone()).ordering_key("snoozing").send(client).await.expect("acknowledged");
     let day = Duration::from_secs(24 * 3_600);
     let failing = Call::<(u32, String)>::named("flaky", (1,)).retry(Retry::new().base(365 * day).cap(365 * day));
@@ -197,7 +197,7 @@ async fn a_stuck_key_holds_up_no_other() {
     let after_failure = behind("failing").send(client).await.expect("acknowledged");
     until("it snoozes again", async || (worker.events("task_parked").len() >= 2).then_some(())).await;
     worker.event("task_retrying", |_| true).await;
-    // In all partitions, so also behind those two.
+    // These are in all partitions, so some are behind those two.
     let keyless = (0..100).map(|_| tasks::nap.call(1));
     let others = (0..100).map(|n| behind(&format!("other-{}", n % 50))).chain(keyless);
     for handle in client.send_many(others).await {
@@ -210,19 +210,19 @@ async fn a_stuck_key_holds_up_no_other() {
     std::fs::write(&file, "").expect("written");
     assert_eq!(snoozing.wait(WAIT).await.expect("it runs"), 1, "its first attempt");
     after_snooze.wait(WAIT).await.expect("its turn");
-    // Whoever ends the head lets the next one go.
+    // When the head ends, the next task runs.
     assert_eq!(failing.revoke().await.expect("an answer"), Revocation::Revoked);
     after_failure.wait(WAIT).await.expect("its turn");
     assert!(client.admin().scheduled(10).await.expect("kafka answers").tasks.is_empty(), "nothing was moved elsewhere");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_in_place_outlives_its_worker() {
+async fn an_in_place_retry_survives_its_worker() {
     let bench = Bench::new("inplace").await;
     let mut worker = bench.ready_worker().await;
     let slow = Retry::new().max(1).base(Duration::from_secs(60)).cap(Duration::from_secs(60));
     let mut lines = Vec::new();
-    // Several, so that one of them waits for long: jitter may give any of them no time at all.
+    // There are several keys, so that one of them waits long: jitter may make any single delay zero.
     for n in 0..8 {
         let call = |task: &str| Call::<(u32, String)>::named(task.to_owned(), (1,)).ordering_key(format!("k{n}"));
         let head = call("flaky").retry(slow).send(&bench.client).await.expect("acknowledged");
@@ -251,7 +251,7 @@ async fn a_retry_in_place_outlives_its_worker() {
 }
 
 #[tokio::test]
-async fn an_order_that_means_nothing_is_refused() {
+async fn options_that_contradict_an_ordering_key_are_refused() {
     let client = yadtq::Client::embedded();
     let call = || tasks::nap.call(1).ordering_key("k");
     let refused = [

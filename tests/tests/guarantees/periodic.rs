@@ -1,5 +1,5 @@
-//! Every tick runs exactly once: with several workers, through a death, and where only some declare it; and what becomes
-//! of ticks that were missed.
+//! Every tick runs exactly once: with several workers, despite a killed worker, and if only some workers declare it. Missed
+//! ticks are skipped or run once.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,14 @@ use yadtq_tests::{servers, until};
 
 use super::{Bench, worker_with};
 
-/// Ms since the Unix epoch.
+/// The time in ms since the Unix epoch.
 #[allow(clippy::disallowed_methods, reason = "the workers are processes, which read the same clock")]
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 500 million")
 }
 
-/// What the workers have noted.
+/// What the workers have written.
 struct Noted(PathBuf);
 
 impl Noted {
@@ -57,7 +57,7 @@ async fn every_tick_runs_once_while_a_worker_that_declares_it_is_up() {
     let sent = killed.events("tick_sent").len();
     killed.kill().await;
     let death = now() / 1_000;
-    // Also those whose worker died before it could run them: its partitions move within 8 s.
+    // Even ticks whose worker died before it could run them: its partitions move within 8 s.
     let until_s = death + 10;
     let runs = until("all ticks have run", async || {
         let runs = noted.runs("beat");
@@ -76,7 +76,7 @@ async fn every_tick_runs_once_while_a_worker_that_declares_it_is_up() {
         let id = format!("beat@{time}").parse().expect("an id");
         let info = bench.client.admin().task(&id).await.expect("an answer").expect("a record");
         assert_eq!(info.status, "success", "{id}");
-        // The killed worker may have died after its note and before its report.
+        // The killed worker may have died after it wrote its note and before it completed the task.
         assert!(times == 1 || times == 1 + info.deliveries as usize, "{id} ran {times} times: {info:?}");
     }
     let listed = bench.client.admin().periodics().await.expect("redis answers");
@@ -99,11 +99,11 @@ async fn missed_ticks_are_skipped_or_run_once() {
     assert!(worker.end().await, "it ends well");
     let before = bench.client.admin().periodics().await.expect("redis answers");
     let last = before.iter().map(|periodic| periodic.last.expect("it has run") / 1_000).collect::<Vec<_>>();
-    // Redis forgets one of them: what it missed is not known, and nothing old may run.
+    // Redis forgets one of the two: its missed ticks are unknown, and no old tick may run.
     let forgotten: u64 =
         bench.redis().await.del(format!("{}:tick:{{lost}}", bench.namespace)).await.expect("redis answers");
     assert_eq!(forgotten, 1);
-    // Two ticks later, shortly after another one, so that it starts well before the next.
+    // Start two ticks later, shortly after a tick, so that the worker is ready well before the next one.
     let newest = *last.iter().max().expect("three") * 1_000;
     until("ticks have passed", async || {
         let now = now();
@@ -127,12 +127,12 @@ async fn missed_ticks_are_skipped_or_run_once() {
         assert!(runs.contains_key(&(missed + EVERY)), "{}: {runs:?}", periodic.name);
         assert!(runs.values().all(|&times| times == 1), "{}: {runs:?}", periodic.name);
     }
-    assert!(!worker.events("ticks_missed").is_empty(), "what is skipped is told");
+    assert!(!worker.events("ticks_missed").is_empty(), "skipped ticks are reported");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ticks_of_an_outage_run_afterwards_and_old_ones_not_again() {
-    // It keeps nothing on disk: an outage loses everything.
+    // This Redis keeps nothing on disk: an outage loses everything.
     let mut redis = servers::Redis::start(&[]);
     let bench = Bench::on("tickless", &redis.url()).await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -143,7 +143,7 @@ async fn ticks_of_an_outage_run_afterwards_and_old_ones_not_again() {
     until("some ticks have run", async || (noted.runs("beat").len() >= 3).then_some(())).await;
     redis.stop();
     let lost = now() / 1_000;
-    // By the clock, which is what the ticks go by.
+    // Wait by the wall clock, because ticks follow it.
     until("ticks have passed", async || (now() / 1_000 > lost + 5).then_some(())).await;
     redis.start_again();
     let back = now() / 1_000;
@@ -155,11 +155,11 @@ async fn ticks_of_an_outage_run_afterwards_and_old_ones_not_again() {
     .await;
     let sent: usize = workers.iter().map(|worker| worker.events("tick_sent").len()).sum();
     println!("{} ticks in {sent} records: {runs:?}", runs.len());
-    // Of what ran in the very moment Redis cannot tell any more.
+    // Redis no longer knows about ticks that ran at that very moment.
     for (tick, times) in noted.runs("beat") {
         let at_the_moment = (lost.saturating_sub(2)..=lost).contains(&tick);
         assert!(times == 1 || at_the_moment, "{tick} ran {times} times; lost at {lost}, back at {back}");
     }
     let listed = bench.client.admin().periodics().await.expect("redis answers");
-    assert!(listed[0].last >= Some(back * 1_000), "the workers have told it anew: {listed:?}");
+    assert!(listed[0].last >= Some(back * 1_000), "the workers have recorded it again: {listed:?}");
 }

@@ -8,7 +8,7 @@ use yadtq_tests::{process::Process, tasks, until};
 use super::Bench;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_kills_workers_becomes_a_dead_letter_and_its_neighbours_live() {
+async fn a_task_that_kills_workers_becomes_a_dead_letter_and_other_tasks_run() {
     let bench = Bench::new("poison").await;
     let mut worker = bench.ready_worker().await;
     let crash = tasks::crash.call().send(&bench.client).await.expect("acknowledged");
@@ -19,7 +19,7 @@ async fn what_kills_workers_becomes_a_dead_letter_and_its_neighbours_live() {
             verdict = crash.clone() => break verdict,
             _ = worker.end() => {
                 crashes += 1;
-                assert!(crashes <= 6, "it is not tried for ever");
+                assert!(crashes <= 6, "it is not retried forever");
                 worker = next(&bench);
             }
         }
@@ -33,8 +33,7 @@ async fn what_kills_workers_becomes_a_dead_letter_and_its_neighbours_live() {
         let handle = handle.expect("acknowledged");
         assert_eq!(handle.wait(Duration::from_secs(60)).await.expect("a neighbour completes"), 300);
     }
-    until("it is told as a dead letter", async || (!worker.events("task_dead_lettered").is_empty()).then_some(()))
-        .await;
+    until("it becomes a dead letter", async || (!worker.events("task_dead_lettered").is_empty()).then_some(())).await;
     let letter = &worker.events("task_dead_lettered")[0];
     assert_eq!(letter["reason"], "deliveries", "{letter}");
 }

@@ -1,4 +1,4 @@
-//! A full low backlog delays a high task by no more than what runs already, and a round of weights.
+//! A full backlog of low priority delays a high task only by the running tasks and one round of weights.
 
 use std::{
     collections::HashSet,
@@ -8,21 +8,21 @@ use std::{
 
 use futures_util::future::join_all;
 use yadtq::{Client, Context, MissingState, Priority, TaskHandle, Worker};
-use yadtq_tests::{PATIENCE, process::Process, tasks, until};
+use yadtq_tests::{TEST_TIMEOUT, process::Process, tasks, until};
 
 use super::{Bench, worker_with};
 
 const BACKLOG: u64 = 100_000;
-/// How long a task takes, in ms: longer than it takes to hear of another.
+/// How long a task runs, in ms: longer than it takes to receive another task.
 const NAP: u64 = 20;
 const SLOTS: usize = 2;
-/// High tasks that come at once.
+/// Number of high tasks that are sent at once.
 const BURST: usize = 60;
 /// A round of weights: six high, three normal, one low.
-const ROUND: usize = 10;
+const TURNS_PER_ROUND: usize = 10;
 const WAIT: Duration = Duration::from_secs(60);
 
-/// What happened in the worker, in the order of its log.
+/// Events of the worker, in the order of its log.
 #[derive(Debug, PartialEq)]
 enum Seen {
     Received(String),
@@ -42,7 +42,7 @@ fn seen(worker: &Process) -> Vec<Seen> {
     worker.output().iter().filter_map(read).collect()
 }
 
-/// Sends a backlog of low tasks, and starts a worker that has as many of them in hand as it may.
+/// Sends a backlog of low tasks, and starts a worker that has taken as many of them as it may.
 async fn backlog(test: &str, strict: bool) -> (Bench, Process) {
     let bench = Bench::new(test).await;
     let calls = (0..BACKLOG).map(|_| tasks::nap.call(NAP).priority(Priority::Low).ignore_result());
@@ -52,7 +52,7 @@ async fn backlog(test: &str, strict: bool) -> (Bench, Process) {
     let env = bench.env.clone().with("TEST_SLOTS", &SLOTS.to_string());
     let worker = worker_with(&if strict { env.with("TEST_STRICT", "1") } else { env });
     worker.event("task_started", |_| true).await;
-    // It takes no more than this from a topic; the consumer fetches on behind that.
+    // The worker takes no more than this from a topic; its consumer fetches further ahead.
     until("all it may have is in hand", async || (worker.events("task_received").len() > 4_000).then_some(())).await;
     (bench, worker)
 }
@@ -75,13 +75,13 @@ async fn all_end(handles: &[TaskHandle<u64>]) {
     }
 }
 
-/// The same, and the worker's log tells of it: a result may come before the lines that a process has written.
+/// Waits for the ends in the worker's log too, because a result may arrive before the log lines of the process.
 async fn all_end_at(worker: &Process, handles: &[TaskHandle<u64>]) {
     all_end(handles).await;
-    until("its log tells of them", async || {
+    until("its log has them", async || {
         let started = worker.events("task_started");
-        let told: HashSet<_> = started.iter().filter_map(|event| event["task_id"].as_str()).collect();
-        handles.iter().all(|handle| told.contains(handle.id().as_str())).then_some(())
+        let logged: HashSet<_> = started.iter().filter_map(|event| event["task_id"].as_str()).collect();
+        handles.iter().all(|handle| logged.contains(handle.id().as_str())).then_some(())
     })
     .await;
 }
@@ -95,7 +95,7 @@ async fn first_high_task(bench: &Bench, worker: &Process) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
+async fn a_high_task_waits_for_running_tasks_and_one_round_at_most() {
     let (bench, worker) = backlog("weights", false).await;
     first_high_task(&bench, &worker).await;
     for _ in 0..10 {
@@ -104,15 +104,15 @@ async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
         all_end_at(&worker, &high).await;
         let id = high[0].id().to_string();
         let overtaken = overtaken_by(&seen(&worker), &id);
-        assert!(overtaken <= ROUND, "{overtaken} tasks started first");
+        assert!(overtaken <= TURNS_PER_ROUND, "{overtaken} tasks started first");
         let starts = worker.events("task_started");
         let at = starts.iter().position(|event| event["task_id"] == *id).expect("it started");
-        // It may even have started before the acknowledgement was heard of.
+        // The task may even have started before the acknowledgement arrived.
         let before = at.saturating_sub(acknowledged);
-        assert!(before <= SLOTS + ROUND, "{before} tasks started after it was acknowledged");
+        assert!(before <= SLOTS + TURNS_PER_ROUND, "{before} tasks started after it was acknowledged");
     }
 
-    // Many at once take turns with the low ones: none of the two starves.
+    // Many high tasks take turns with the low ones: neither priority starves.
     let high: Vec<_> = send(&bench.client, Priority::High, BURST).await;
     all_end_at(&worker, &high).await;
     let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
@@ -121,13 +121,13 @@ async fn a_high_task_waits_for_what_runs_and_a_round_at_most() {
     let first = order.iter().position(is_high).expect("the first");
     let last = order.iter().rposition(is_high).expect("the last");
     let others = order[first..last].iter().filter(|seen| matches!(seen, Seen::Started(_)) && !is_high(seen)).count();
-    // One low task to six high ones, give or take those that are claimed in the wrong moment, and a round.
+    // One low task runs for six high ones, with a tolerance of one round and of tasks that were already claimed.
     assert!(others >= BURST / 12, "{others} low tasks in {BURST} high ones");
-    assert!(others <= BURST / 6 + ROUND, "{others} low tasks in {BURST} high ones");
+    assert!(others <= BURST / 6 + TURNS_PER_ROUND, "{others} low tasks in {BURST} high ones");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strictly_a_high_task_waits_for_what_runs() {
+async fn with_strict_priority_a_high_task_waits_for_running_tasks_only() {
     let (bench, worker) = backlog("strict", true).await;
     first_high_task(&bench, &worker).await;
     for count in [1, 1, 1, 1, 1, BURST] {
@@ -135,7 +135,7 @@ async fn strictly_a_high_task_waits_for_what_runs() {
         all_end_at(&worker, &high).await;
         let ids: HashSet<_> = high.iter().map(|handle| handle.id().to_string()).collect();
         let mut waiting = 0_usize;
-        // While a high task has been received and has not started, no other starts.
+        // Between the receipt and the start of a high task, no other task starts.
         for seen in seen(&worker) {
             match seen {
                 Seen::Received(id) => waiting += usize::from(ids.contains(&id)),
@@ -148,7 +148,7 @@ async fn strictly_a_high_task_waits_for_what_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_priority_survives_a_killed_worker() {
-    let bench = Bench::new("levels").await;
+    let bench = Bench::new("priorities").await;
     let mut handles = Vec::new();
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
         handles.extend(send(&bench.client, priority, 300).await);
@@ -165,7 +165,7 @@ async fn every_priority_survives_a_killed_worker() {
         let of = |event: &serde_json::Value| event["priority"] == priority.as_str();
         second.event("task_started", of).await;
     }
-    // An end is recorded once, whoever ran the task.
+    // An end is recorded once, over all workers.
     let depths = until("all is committed", async || {
         let depths = bench.client.admin().queues().await.expect("depths");
         depths.iter().all(|depth| depth.lag == 0).then_some(depths)
@@ -179,7 +179,7 @@ fn started_as(worker: &Process, id: &serde_json::Value, priority: Priority) -> b
     started.iter().any(|event| event["task_id"] == *id && event["priority"] == priority.as_str())
 }
 
-/// What started, in order: the tasks' own words.
+/// The names that the tasks wrote when they started, in order.
 #[derive(Default)]
 struct Starts(Mutex<Vec<&'static str>>);
 
@@ -207,8 +207,8 @@ async fn urgent(ctx: Context) -> Result<(), MissingState> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn embedded_the_same_holds() {
-    for (strict, most) in [(false, SLOTS + ROUND), (true, SLOTS)] {
+async fn priorities_hold_with_embedded_servers() {
+    for (strict, most) in [(false, SLOTS + TURNS_PER_ROUND), (true, SLOTS)] {
         let client = Client::embedded();
         for answer in client.send_many((0..BACKLOG).map(|_| patient.call().ignore_result())).await {
             answer.expect("accepted");
@@ -217,12 +217,12 @@ async fn embedded_the_same_holds() {
         let worker = Worker::builder().client(&client).register(patient).register(urgent).state(Arc::clone(&starts));
         let worker = worker.concurrency(SLOTS).strict_priority(strict).drain_timeout(Duration::ZERO);
         let worker = worker.start().await.expect("a worker");
-        // The first one creates the topic.
+        // The first task creates the topic.
         let high = urgent.call().send(&client).await.expect("accepted");
-        high.wait(PATIENCE).await.expect("a result");
+        high.wait(TEST_TIMEOUT).await.expect("a result");
         for _ in 0..10 {
             let before = starts.all().len();
-            urgent.call().send(&client).await.expect("accepted").wait(PATIENCE).await.expect("a result");
+            urgent.call().send(&client).await.expect("accepted").wait(TEST_TIMEOUT).await.expect("a result");
             let waited = starts.all()[before..].iter().position(|what| *what == "high").expect("it ran");
             assert!(waited <= most, "{waited} low tasks started first, strict: {strict}");
         }

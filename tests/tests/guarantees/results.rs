@@ -1,6 +1,9 @@
-//! How long results are kept, and tasks that come too late to have one.
+//! How long results are kept, tasks that expire before they run, and runs that are asked to end.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use redis::AsyncCommands as _;
 use yadtq::{Call, Error, Status};
@@ -11,7 +14,7 @@ use super::{Bench, worker_with};
 const HOUR: i64 = 3_600_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_call_decides_then_the_task_then_the_worker() {
+async fn the_ttl_of_the_call_overrides_the_task_and_the_worker() {
     let bench = Bench::new("results").await;
     let _worker = bench.ready_worker().await;
     let mut redis = bench.redis().await;
@@ -53,10 +56,8 @@ async fn an_expired_task_is_not_run() {
         tasks::nap.call(1).expires_in(Duration::from_millis(500)).send(&bench.client).await.expect("acknowledged");
     let in_time =
         tasks::nap.call(2).expires_in(Duration::from_secs(60)).send(&bench.client).await.expect("acknowledged");
-    match late.wait(Duration::from_secs(30)).await {
-        Err(Error::Revoked { reason, .. }) => assert_eq!(reason, "it expired before it could run"),
-        other => panic!("{other:?}"),
-    }
+    let ended = late.wait(Duration::from_secs(30)).await;
+    assert!(matches!(ended, Err(Error::Expired { .. })), "{ended:?}");
     assert_eq!(busy.wait(Duration::from_secs(30)).await.expect("a result"), 2_000);
     assert_eq!(in_time.wait(Duration::from_secs(30)).await.expect("a result"), 2);
     let info = bench.client.admin().task(late.id()).await.expect("an answer").expect("a record");
@@ -64,4 +65,21 @@ async fn an_expired_task_is_not_run() {
     let id = late.id().to_string();
     assert!(worker.events("task_started").iter().all(|event| event["task_id"] != *id), "it never ran");
     worker.event("task_revoked", |event| event["task_id"] == *id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_asked_to_end_at_its_soft_timeout_and_its_return_counts() {
+    let bench = Bench::new("soft").await;
+    let _worker = bench.ready_worker().await;
+    for (call, least) in [
+        (tasks::heed.call(), Duration::from_millis(200)),
+        (tasks::heed.call().soft_timeout(Duration::from_millis(600)), Duration::from_millis(600)),
+    ] {
+        let sent = Instant::now();
+        let handle = call.send(&bench.client).await.expect("acknowledged");
+        assert!(handle.wait(Duration::from_secs(30)).await.expect("it succeeds"), "it was asked");
+        assert!(sent.elapsed() >= least, "asked after {:?}", sent.elapsed());
+    }
+    let zero = tasks::heed.call().soft_timeout(Duration::ZERO).send(&bench.client).await;
+    assert!(matches!(zero, Err(Error::Config { .. })), "{zero:?}");
 }

@@ -1,8 +1,8 @@
-//! Attempts that fail: the next one follows, wherever the worker dies on the way there.
+//! After a failed attempt the next one follows, wherever the worker dies in between.
 
 use std::time::Duration;
 
-use yadtq::{Call, Client, Error, ErrorKind, Retry, Status, TaskHandle, TaskInfo};
+use yadtq::{Call, Client, Error, ErrorKind, Retry, Status, TaskHandle, admin::TaskInfo};
 use yadtq_tests::{
     namespace,
     process::{Env, Process},
@@ -20,7 +20,7 @@ async fn info<T>(bench: &Bench, handle: &TaskHandle<T>) -> TaskInfo {
 
 fn failed<T: std::fmt::Debug>(result: Result<T, Error>) -> (ErrorKind, String, u32) {
     match result {
-        Err(Error::TaskFailed { kind, message, attempts }) => (kind, message, attempts),
+        Err(Error::TaskFailed { kind, message, attempts, .. }) => (kind, message, attempts),
         other => panic!("{other:?}"),
     }
 }
@@ -32,15 +32,15 @@ async fn attempts_follow_until_one_succeeds() {
     let handle = tasks::flaky.call(2).send(&bench.client).await.expect("acknowledged");
     let (attempt, before) = handle.wait(WAIT).await.expect("the third attempt succeeds");
     assert_eq!((attempt, before.as_str()), (3, "attempt 2 failed"));
-    let told = worker.events("task_retrying");
-    assert_eq!(told.iter().map(|event| event["attempt"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
-    assert_eq!(told[0]["error"], "attempt 1 failed");
+    let retrying = worker.events("task_retrying");
+    assert_eq!(retrying.iter().map(|event| event["attempt"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!(retrying[0]["error"], "attempt 1 failed");
     let info = info(&bench, &handle).await;
     assert_eq!((info.status.as_str(), info.attempt, info.deliveries, info.error), ("success", 3, 0, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_a_retry_says_so_and_can_be_run_or_ended() {
+async fn a_task_that_waits_for_a_retry_is_listed_and_can_be_run_or_revoked() {
     let bench = Bench::new("retrywait").await;
     let worker = bench.ready_worker().await;
     let slow = Retry::new().base(Duration::from_secs(365 * 24 * 3_600)).cap(Duration::from_secs(365 * 24 * 3_600));
@@ -69,7 +69,7 @@ async fn what_waits_for_a_retry_says_so_and_can_be_run_or_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn task_call_and_error_say_whether_to_try_again() {
+async fn task_call_and_error_decide_about_retries() {
     let bench = Bench::new("policy").await;
     let worker = bench.ready_worker().await;
     let client = &bench.client;
@@ -101,7 +101,7 @@ async fn task_call_and_error_say_whether_to_try_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snoozing_task_leaves_its_slot_and_uses_no_attempt() {
+async fn a_snoozing_task_frees_its_slot_and_uses_no_attempt() {
     let bench = Bench::new("snooze").await;
     let worker = worker_with(&bench.env.clone().with("TEST_SLOTS", "1"));
     worker.event("partitions_assigned", |_| true).await;
@@ -117,7 +117,7 @@ async fn a_snoozing_task_leaves_its_slot_and_uses_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_nobody_knows_yet_runs_once_somebody_does() {
+async fn a_task_with_an_unknown_name_runs_once_a_worker_registers_it() {
     let bench = Bench::new("rolling").await;
     let client = yadtq::Client::builder()
         .kafka(servers::kafka())
@@ -126,7 +126,7 @@ async fn a_task_that_nobody_knows_yet_runs_once_somebody_does() {
         .build()
         .await
         .expect("a client");
-    // The old version of a service: it has another task of the queue only.
+    // The old version of a service registers only another task of the queue.
     let old = yadtq::Worker::builder().client(&client).register(tasks::brief).queues(["default"]);
     let old = old.unknown_task_grace(Duration::from_secs(1)).start().await.expect("a worker");
     let handle = tasks::nap.call(5).max_retries(10).send(&bench.client).await.expect("acknowledged");
@@ -140,7 +140,7 @@ async fn a_task_that_nobody_knows_yet_runs_once_somebody_does() {
     assert_eq!(handle.wait(WAIT).await.expect("the new worker knows it"), 5);
 }
 
-/// Servers of its own, which can be made to stand still, and a worker at the first attempt of a task that fails.
+/// Servers of the test's own, which it can suspend, and a worker that runs the first attempt of a failing task.
 struct Fault {
     kafka: Kafka,
     redis: Redis,
@@ -159,14 +159,14 @@ impl Fault {
         let worker = worker_with(&env);
         worker.event("scheduler_ready", |_| true).await;
         worker.event("partitions_assigned", |_| true).await;
-        // Fails after half a second: time to make a server stand still.
+        // The attempt fails after half a second, which is enough time to suspend a server.
         let call = Call::named("fail_slowly", (500, 1)).retry(Retry::new().base(Duration::from_millis(50)));
         let handle = call.send(&client).await.expect("acknowledged");
         worker.event("task_started", |_| true).await;
         Self { kafka, redis, env, client, worker, handle }
     }
 
-    /// The next worker, and what becomes of the task.
+    /// Starts the next worker, and returns how the task ends.
     async fn go_on(&self) -> (Process, (u32, String), TaskInfo) {
         let next = worker_with(&self.env);
         let result = self.handle.wait(WAIT).await.expect("it succeeds");
@@ -180,10 +180,10 @@ fn attempts(worker: &Process) -> Vec<Option<u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_transition_the_attempt_is_made_again() {
+async fn a_kill_before_the_transition_repeats_the_attempt() {
     let mut fault = Fault::new().await;
     fault.redis.process().pause();
-    // The attempt has failed by then, and nobody could be told.
+    // The attempt has failed by then, and the worker could not record it.
     fault.worker.event("results_held", |_| true).await;
     fault.worker.kill().await;
     fault.redis.process().go_on();
@@ -193,7 +193,7 @@ async fn killed_before_the_transition_the_attempt_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_publication_the_retry_is_published_by_the_next_owner() {
+async fn a_kill_before_the_publication_lets_the_next_owner_publish_the_retry() {
     let mut fault = Fault::new().await;
     fault.kafka.process().pause();
     fault.worker.event("task_retrying", |_| true).await;
@@ -207,10 +207,11 @@ async fn killed_before_the_publication_the_retry_is_published_by_the_next_owner(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_commit_the_retry_is_published_twice_and_runs_once() {
+async fn a_kill_before_the_commit_publishes_the_retry_twice_and_runs_it_once() {
     let mut fault = Fault::new().await;
-    fault.worker.event("tasks_due", |_| true).await;
-    // Offsets are committed every second; the retry is fired within 50 ms.
+    // The retry comes through the topic of delayed tasks, or, if its jitter is next to nothing, straight to the queue.
+    fault.worker.event("task_received", |event| event["attempt"] == 2).await;
+    // Offsets are committed every second; the retry comes within 50 ms.
     fault.worker.kill().await;
     let (next, (attempt, _), info) = fault.go_on().await;
     assert_eq!((attempt, info.status.as_str()), (2, "success"));

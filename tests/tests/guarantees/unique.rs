@@ -1,4 +1,4 @@
-//! Unique calls: one key is one task, whoever races for it and whoever dies on the way.
+//! Unique calls: one key makes one task, however many callers race for it and whatever dies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +20,7 @@ use super::{Bench, worker_with};
 const WAIT: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A worker that notes what it runs.
+/// A worker that writes down what it runs.
 struct Noting {
     worker: Process,
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Noting {
         Self { worker, path, _dir: dir }
     }
 
-    /// Lets it finish; how often it ran what.
+    /// Lets the worker finish, and returns how often each task ran.
     async fn runs(mut self) -> HashMap<String, usize> {
         self.worker.signal(rustix::process::Signal::TERM);
         assert!(self.worker.end().await, "the worker ends well");
@@ -56,7 +56,7 @@ fn redis_key(bench: &Bench, key: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_races_for_a_key_gets_the_same_task() {
+async fn callers_that_race_for_a_key_get_the_same_task() {
     const KEYS: usize = 50;
     let bench = Bench::new("unique").await;
     let noting = Noting::start(&bench);
@@ -65,7 +65,7 @@ async fn who_races_for_a_key_gets_the_same_task() {
     let race = clients.iter().map(async |client| {
         let client = client.as_ref().expect("a client");
         let call = |key| tasks::add.call(1, 2).unique(format!("key {}", key % KEYS), HOUR);
-        // Half of them in one batch that has each key twice.
+        // Half of the calls are in one batch that has each key twice.
         let batch = client.send_many((0..2 * KEYS).map(call));
         let single = join_all((0..KEYS).map(|key| call(key).send(client)));
         let (batch, single) = tokio::join!(batch, single);
@@ -80,7 +80,7 @@ async fn who_races_for_a_key_gets_the_same_task() {
         assert!(handles.iter().all(|handle| handle.id() == handles[0].id()), "key {key}: {handles:?}");
         assert_eq!(handles.iter().filter(|handle| handle.is_new()).count(), 1, "key {key}: one made it");
         for result in join_all(handles.iter().map(|handle| handle.wait(WAIT))).await {
-            assert_eq!(result.expect("all of them hear of it"), 3);
+            assert_eq!(result.expect("all callers get the result"), 3);
         }
     }
     let ended = tasks[&0][0].id().clone();
@@ -93,9 +93,9 @@ async fn who_races_for_a_key_gets_the_same_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_died_on_the_way_leaves_no_ghost() {
+async fn a_caller_that_died_while_sending_leaves_a_usable_key() {
     let bench = Bench::new("ghost").await;
-    // It reserves the key, and then nothing: its Kafka is not there.
+    // The caller reserves the key and sends nothing, because its Kafka cannot be reached.
     let cut_off = Client::builder().kafka(format!("127.0.0.1:{}", free_port())).redis(&bench.redis);
     let cut_off = cut_off.namespace(&bench.namespace).send_timeout(Duration::from_millis(500)).build().await;
     let lost = tasks::add.call(40, 2).unique("k", HOUR).send(&cut_off.expect("a client")).await;
@@ -119,7 +119,7 @@ async fn a_caller_that_died_on_the_way_leaves_no_ghost() {
 async fn two_records_of_one_key_are_one_task() {
     let bench = Bench::new("twice").await;
     let first = add(&bench, "k").await.expect("acknowledged");
-    // As if the first caller had died between Kafka's acknowledgement and its own.
+    // As if the first caller had died after Kafka's acknowledgement, before it confirmed the key.
     let mut redis = bench.redis().await;
     let key = redis_key(&bench, "k");
     let pending = format!("pending {}", first.id());
@@ -130,13 +130,13 @@ async fn two_records_of_one_key_are_one_task() {
 
     let noting = Noting::start(&bench);
     assert_eq!((first.wait(WAIT).await.expect("it runs"), second.wait(WAIT).await.expect("it runs")), (3, 3));
-    // Nobody else can say so any more: the worker that has read it does.
+    // The caller can no longer confirm the key: the worker that has read the record does it.
     until("the key is confirmed", async || {
         let kept: String = redis.get(&key).await.expect("the key");
         (kept == format!("queued {}", first.id())).then_some(())
     })
     .await;
-    // The end of the task is forgotten before the key is: it does not run again.
+    // Redis forgets the end of the task before it forgets the key: the task does not run again.
     let () = redis.del(bench.key(first.id())).await.expect("deleted");
     let late = add(&bench, "k").await.expect("an answer");
     assert!(late.id() == first.id() && !late.is_new());
@@ -144,19 +144,19 @@ async fn two_records_of_one_key_are_one_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_has_its_task_its_time_and_its_first_caller() {
+async fn a_key_belongs_to_its_task_for_its_ttl_and_to_its_first_caller() {
     let bench = Bench::new("keys").await;
     let client = &bench.client;
     let brief = || tasks::add.call(1, 2).unique("brief", Duration::from_secs(1)).send(client);
     let first = brief().await.expect("acknowledged");
     assert_eq!(brief().await.expect("an answer").id(), first.id());
-    // Revoked or not, the key is kept for its time, and then it is free.
+    // The key is kept for its ttl even if the task is revoked, and then it is free.
     first.revoke().await.expect("an answer");
     let is_free = async || Some(brief().await.is_ok_and(|handle| handle.is_new() && handle.id() != first.id()));
     until("the key is free", async || is_free().await.filter(|is_free| *is_free)).await;
 
     let of_another_task = tasks::echo.call(1.into()).unique("brief", HOUR).send(client).await.expect("acknowledged");
-    assert!(of_another_task.is_new(), "a key is one of its task");
+    assert!(of_another_task.is_new(), "a key belongs to its task");
     let chosen = |id: &str| tasks::add.call(1, 2).id(id.parse().expect("an id")).unique("chosen", HOUR).send(client);
     let (mine, other) = (chosen("mine").await.expect("acknowledged"), chosen("other").await.expect("an answer"));
     assert_eq!((mine.id().as_str(), mine.is_new()), ("mine", true));
@@ -164,7 +164,7 @@ async fn a_key_has_its_task_its_time_and_its_first_caller() {
     assert!(tasks::add.call(1, 2).send(client).await.expect("acknowledged").is_new(), "without a key, always");
     assert!(!client.handle::<i64>(mine.id().clone()).is_new());
 
-    // By its arguments, as its code says; the order of a map's fields is none of them.
+    // The key is made of the arguments, as the task's code says; the order of a map's fields does not matter.
     let map = |order: [(&str, u8); 2]| {
         let fields = order.map(|(name, value)| format!("\"{name}\":{value}")).join(",");
         let value: Box<serde_json::value::RawValue> = serde_json::from_str(&format!("{{{fields}}}")).expect("JSON");
@@ -199,7 +199,7 @@ async fn without_redis_nothing_unique_is_sent() {
     for words in ["unique key `order-17` of task add", "nothing was sent", "redis does not answer", "send it again"] {
         assert!(text.contains(words), "no `{words}`: {text}");
     }
-    // The same batch without a key goes its way.
+    // The same batch without keys is sent.
     let both = vec![tasks::add.call(1, 2).unique("k", HOUR), tasks::add.call(1, 2)];
     let both = bench.client.send_many(both).await;
     assert!(matches!(both[..], [Err(Error::Unique { .. }), Ok(_)]), "{both:?}");
@@ -208,9 +208,9 @@ async fn without_redis_nothing_unique_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_and_its_successor_make_one_task() {
+async fn a_killed_caller_and_its_successor_make_one_task() {
     let bench = Bench::new("uniquekill").await;
-    // A process that sends the same keys over and over, killed in the middle, again and again.
+    // A process sends the same keys again and again, and is killed in the middle several times.
     let noting = Noting::start(&bench);
     for _ in 0..5 {
         let args = ["300", "unique"];

@@ -1,4 +1,4 @@
-//! Many tasks, several workers, several clients: every result is right, and every task ran once.
+//! Many tasks, several workers, several clients: every result is correct, and every task runs once.
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -63,7 +63,7 @@ async fn a_hundred_thousand_handles_awaited_at_once_survive_lost_publishes() {
     let handles = bench.client.send_many((0..100_000).map(|i| tasks::echo.call(i.into()))).await;
     let handles: Vec<_> = handles.into_iter().map(|handle| handle.expect("acknowledged")).collect();
     handles[10_000].clone().await.expect("the work has begun");
-    // Cuts the channel on which results are pushed: what is published now is lost.
+    // This cuts the channel on which results are pushed: messages that are published now are lost.
     let mut redis = bench.redis().await;
     let () = redis::cmd("CLIENT")
         .arg("KILL")

@@ -13,33 +13,33 @@ use tokio::{
     time::timeout,
 };
 use yadtq_tests::{
-    PATIENCE,
+    TEST_TIMEOUT,
     process::Env,
     soak::{Soak, What},
 };
 
-/// How many run at any time.
+/// Number of workers that run at any time.
 const WORKERS: usize = 3;
-/// One of so many victims may end its work first.
+/// One in this many victims is stopped gracefully, the others are killed.
 const GRACEFUL: u8 = 4;
 
 /// The worker processes of a soak. Each logs into a file of its own.
-pub struct Fleet {
+pub(crate) struct Fleet {
     directory: PathBuf,
     env: Env,
     soak: Soak,
     workers: Vec<(u32, Child)>,
     /// Processes that were killed.
     pub killed: Vec<u32>,
-    /// Processes that were told to end, and did.
+    /// Processes that were asked to stop, and did.
     pub stopped: usize,
-    /// What no worker should have done.
+    /// Violations by workers.
     pub violations: Vec<String>,
 }
 
 impl Fleet {
     /// Starts the workers.
-    pub fn start(directory: &Path, env: Env) -> Self {
+    pub(crate) fn start(directory: &Path, env: Env) -> Self {
         let soak = Soak::open(directory).expect("the journal can be opened");
         let (workers, killed, violations) = (Vec::new(), Vec::new(), Vec::new());
         let mut fleet = Self { directory: directory.to_owned(), env, soak, workers, killed, stopped: 0, violations };
@@ -64,14 +64,14 @@ impl Fleet {
         self.workers.push((child.id().expect("it has just started"), child));
     }
 
-    /// Ends one worker, in one of two ways, and starts another.
-    pub async fn strike(&mut self, rng: &mut fastrand::Rng) -> String {
+    /// Kills or stops one worker, and starts another.
+    pub(crate) async fn strike(&mut self, rng: &mut fastrand::Rng) -> String {
         self.look();
         let (pid, mut victim) = self.workers.remove(rng.usize(..self.workers.len()));
         if rng.u8(..GRACEFUL) == 0 {
             self.start_one();
             self.stop(pid, victim).await;
-            return format!("worker {pid} was told to end");
+            return format!("worker {pid} was asked to stop");
         }
         victim.kill().await.expect("it can be killed");
         self.soak.mark(What::Killed, pid).expect("the journal can be written");
@@ -80,8 +80,8 @@ impl Fleet {
         format!("worker {pid} was killed")
     }
 
-    /// No worker ends unless it is told to.
-    pub fn look(&mut self) {
+    /// Checks that no worker has ended by itself.
+    pub(crate) fn look(&mut self) {
         for at in (0..self.workers.len()).rev() {
             if let Some(status) = self.workers[at].1.try_wait().expect("it can be waited for") {
                 let (pid, _) = self.workers.remove(at);
@@ -91,8 +91,8 @@ impl Fleet {
         }
     }
 
-    /// Tells all of them to end.
-    pub async fn stop_all(&mut self) {
+    /// Asks all workers to stop.
+    pub(crate) async fn stop_all(&mut self) {
         self.look();
         for (pid, worker) in std::mem::take(&mut self.workers) {
             self.stop(pid, worker).await;
@@ -102,15 +102,15 @@ impl Fleet {
     async fn stop(&mut self, pid: u32, mut worker: Child) {
         let id = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(id, Signal::TERM).expect("it can be signalled");
-        match timeout(PATIENCE, worker.wait()).await {
+        match timeout(TEST_TIMEOUT, worker.wait()).await {
             Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => self.stopped += 1,
             Ok(status) => self.violations.push(format!("worker {pid} did not end well: {status:?}")),
-            Err(_) => self.violations.push(format!("worker {pid} did not end within {PATIENCE:?}")),
+            Err(_) => self.violations.push(format!("worker {pid} did not end within {TEST_TIMEOUT:?}")),
         }
     }
 }
 
-/// When the workers are struck, from the start of the load.
-pub fn strikes() -> impl Iterator<Item = Duration> {
+/// The times at which a worker is killed or stopped, from the start of the load.
+pub(crate) fn strikes() -> impl Iterator<Item = Duration> {
     (0..).map(|n| Duration::from_secs(10 + 20 * n))
 }

@@ -1,27 +1,27 @@
-//! Not more tasks start, or run at once, than their limits say.
+//! No more tasks start, or run at once, than their limits allow.
 
 use std::collections::HashMap;
 
 use yadtq::TaskId;
-use yadtq_tests::soak::{FEW, Note, PACE, What};
+use yadtq_tests::soak::{FEW, Note, START_RATE, What};
 
 use super::ledger::Entry;
 
-/// By how much longer a time may seem than it was: half a second is promised, the rest is for a slow machine.
+/// Tolerance in seconds: half a second is documented, the rest is for a slow machine.
 const SLACK: f64 = 1.5;
 
-/// Looks for starts that came too early.
-pub fn check(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<String>) {
-    pace(notes, found);
+/// Finds starts that were too early.
+pub(crate) fn check(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<String>) {
+    rate(notes, found);
     few(entries, notes, found);
 }
 
-/// Goes by the tokens, which are times of Redis's clock in microseconds.
-fn pace(notes: &[Note], found: &mut Vec<String>) {
+/// Uses the tokens, which are times of Redis's clock in microseconds.
+fn rate(notes: &[Note], found: &mut Vec<String>) {
     let starts = notes.iter().filter(|note| note.what == What::Start && note.task == "soak_paced");
     let mut times: Vec<u64> = starts.map(|note| note.token).collect();
     times.sort_unstable();
-    let (rate, burst) = PACE;
+    let (rate, burst) = START_RATE;
     for (first, from) in times.iter().enumerate() {
         for (last, to) in times.iter().enumerate().skip(first) {
             let seconds = std::time::Duration::from_micros(to - from).as_secs_f64();
@@ -35,7 +35,7 @@ fn pace(notes: &[Note], found: &mut Vec<String>) {
 
 fn few(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<String>) {
     let keys: HashMap<&str, u64> = entries.iter().filter_map(|(id, entry)| Some((id.as_str(), entry.key?))).collect();
-    // By key the process of each task that runs. A task that begins anew does not run any more where it began before.
+    // For each key, the process of each running task. A task that starts again no longer runs where it started before.
     let mut running = HashMap::<u64, HashMap<&str, u32>>::new();
     for note in notes {
         if note.what == What::Killed {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_at_once_are_seen() {
+    fn too_many_running_tasks_are_found() {
         let ledger = Ledger::default();
         for id in ["a", "b", "c"] {
             let id = id.parse().expect("an id");
@@ -88,11 +88,11 @@ mod tests {
     }
 
     #[test]
-    fn too_many_in_a_time_are_seen() {
+    fn too_many_starts_are_found() {
         let check = |step_ms: u64, count: u64| {
             let notes: Vec<_> = (0..count).map(|n| note(What::Start, 1, "a", n * step_ms * 1_000)).collect();
             let mut found = Vec::new();
-            pace(&notes, &mut found);
+            rate(&notes, &mut found);
             found.len()
         };
         assert_eq!(check(200, 100), 0, "its rate");

@@ -1,4 +1,4 @@
-//! The load: tasks of every kind, each with what its sender does meanwhile.
+//! The load: tasks of every kind, and what their senders do in the meantime.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,29 +10,29 @@ use yadtq_tests::{now_ms, soak::CURED, soak::Soak};
 
 use super::ledger::{Ledger, Outcome};
 
-/// How long a sender waits before it asks a server again.
-pub const AGAIN: Duration = Duration::from_millis(200);
-/// Many, but no more letters than a page may have.
+/// Delay before a sender repeats a request to a server.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Dead letters per page: the most that are allowed.
 const PAGE: usize = 10_000;
 
-/// Of a task without parameters.
-pub const NO_ARGS: [u8; 0] = [];
-/// Ordering keys.
-const LINES: usize = 8;
+/// The arguments of a task without parameters.
+pub(crate) const NO_ARGS: [u8; 0] = [];
+/// Number of ordering keys.
+const ORDERING_KEYS: usize = 8;
 
-/// Everything that senders share.
-pub struct Load {
-    /// Sends.
+/// What all senders share.
+pub(crate) struct Load {
+    /// Sends the tasks.
     pub client: Client,
-    /// Remembers.
+    /// Records what was sent, and how it ended.
     pub ledger: Ledger,
-    /// Cures.
+    /// Cures tasks that failed.
     pub soak: Soak,
-    /// By ordering key how many were sent; locked while one is, for its place.
-    lines: [Mutex<u64>; LINES],
+    /// Number of tasks sent, by ordering key. It is locked while one is sent, so that the numbers are in order.
+    lines: [Mutex<u64>; ORDERING_KEYS],
 }
 
-/// What a sender does, and how often, beside the others.
+/// The kinds of tasks, and the share of each in the load.
 const KINDS: [(&str, u32); 19] = [
     ("sum", 30),
     ("priority", 15),
@@ -55,8 +55,8 @@ const KINDS: [(&str, u32); 19] = [
     ("ordered", 8),
 ];
 
-/// A kind by its share.
-pub fn any(rng: &mut Rng) -> &'static str {
+/// A random kind, chosen by share.
+pub(crate) fn any(rng: &mut Rng) -> &'static str {
     let mut at = rng.u32(..KINDS.iter().map(|(_, share)| share).sum::<u32>());
     for (kind, share) in KINDS {
         match at.checked_sub(share) {
@@ -67,13 +67,13 @@ pub fn any(rng: &mut Rng) -> &'static str {
     unreachable!("it is below the sum of all shares")
 }
 
-/// Only this.
-pub fn success(value: impl Into<Value>) -> Vec<Outcome> {
+/// Only a success with this value.
+pub(crate) fn success(value: impl Into<Value>) -> Vec<Outcome> {
     vec![Outcome::Success(Some(value.into()))]
 }
 
 /// Only a failure.
-pub fn failure(kind: &str, attempts: u32) -> Vec<Outcome> {
+pub(crate) fn failure(kind: &str, attempts: u32) -> Vec<Outcome> {
     vec![Outcome::Failure(kind.to_owned(), attempts)]
 }
 
@@ -83,12 +83,12 @@ fn ms(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
 
 impl Load {
     /// A load for this client.
-    pub fn new(client: Client, soak: Soak) -> Self {
+    pub(crate) fn new(client: Client, soak: Soak) -> Self {
         Self { client, ledger: Ledger::default(), soak, lines: Default::default() }
     }
 
-    /// Sends a task of this kind, and sees it to its end.
-    pub async fn run(self: Arc<Self>, kind: &'static str, mut rng: Rng) {
+    /// Sends a task of this kind, and waits for its end.
+    pub(crate) async fn run(self: Arc<Self>, kind: &'static str, mut rng: Rng) {
         let rng = &mut rng;
         let (a, b) = (rng.i64(-1_000..1_000), rng.i64(-1_000..1_000));
         let sum = || Call::<Value>::named("soak_sum", (a, b));
@@ -152,18 +152,18 @@ impl Load {
                 self.send(kind, Call::named("soak_doze", (time,)), success(time)).await
             }
             "overrun" => self.send(kind, Call::named("soak_overrun", NO_ARGS), failure("timeout", 1)).await,
-            "ordered" => self.ordered(kind, rng.usize(..LINES), [0, 0, 0, 1, 2, 9][rng.usize(..6)]).await,
+            "ordered" => self.ordered(kind, rng.usize(..ORDERING_KEYS), [0, 0, 0, 1, 2, 9][rng.usize(..6)]).await,
             _ => self.send(kind, sum(), success(a + b)).await,
         };
         self.see(handle).await;
     }
 
     /// Sends a task.
-    pub async fn send(&self, kind: &'static str, call: Call<Value>, allowed: Vec<Outcome>) -> TaskHandle<Value> {
+    pub(crate) async fn send(&self, kind: &'static str, call: Call<Value>, allowed: Vec<Outcome>) -> TaskHandle<Value> {
         self.send_at(kind, call, allowed, 0).await
     }
 
-    /// As often as it takes: a server may be away.
+    /// Sends until it succeeds, because a server may be down.
     async fn send_at(
         &self, kind: &'static str, mut call: Call<Value>, allowed: Vec<Outcome>, not_before: u64,
     ) -> TaskHandle<Value> {
@@ -177,28 +177,28 @@ impl Load {
                 Err(Error::Unique { .. } | Error::Broker(_) | Error::Store(_)) => {}
                 Err(other) => panic!("a task of kind {kind} cannot be sent: {other}"),
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    /// Waits for its end.
-    pub async fn see(&self, mut handle: TaskHandle<Value>) {
+    /// Waits for the task's end.
+    pub(crate) async fn see(&self, mut handle: TaskHandle<Value>) {
         let id = handle.id().clone();
         loop {
             match handle.await {
-                Err(Error::Store(_) | Error::Broker(_)) => tokio::time::sleep(AGAIN).await,
+                Err(Error::Store(_) | Error::Broker(_)) => tokio::time::sleep(RETRY_DELAY).await,
                 result => return self.ledger.ended(&id, result.into()),
             }
             handle = self.client.handle(id.clone());
         }
     }
 
-    /// Ends a task, which may end as the answer says. `otherwise`: how it ends if nobody ends it.
+    /// Revokes a task, which may then end as the answer says. `otherwise` is how it ends if it is not revoked.
     async fn revoke(&self, handle: &TaskHandle<Value>, otherwise: Vec<Outcome>, never: bool) {
         let answer = loop {
             match handle.revoke().await {
                 Ok(answer) => break answer,
-                Err(_) => tokio::time::sleep(AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         };
         let revoked = vec![Outcome::Revoked];
@@ -212,17 +212,17 @@ impl Load {
         }
     }
 
-    /// Waits until a task is that far, or has ended.
+    /// Waits until a task has this status, or has ended.
     async fn reaches(&self, handle: &TaskHandle<Value>, wanted: Status) {
         loop {
             match handle.status().await {
                 Ok(status) if status == wanted || status.is_terminal() => return,
-                _ => tokio::time::sleep(AGAIN).await,
+                _ => tokio::time::sleep(RETRY_DELAY).await,
             }
         }
     }
 
-    /// The next one in its line.
+    /// Sends the next task of an ordering key.
     async fn ordered(&self, kind: &'static str, key: usize, failures: u32) -> TaskHandle<Value> {
         let allowed = if failures > 2 { failure("error", 3) } else { success(failures + 1) };
         let call = Call::named("soak_ordered", (failures,)).ordering_key(format!("line {key}"));
@@ -233,7 +233,7 @@ impl Load {
         handle
     }
 
-    /// Three calls of one key at once are one task.
+    /// Makes three calls with one unique key at once: they are one task.
     async fn unique(&self, kind: &'static str, call: &Call<Value>, key: u64, sum: i64) {
         let send = || {
             let call = call.clone().unique(format!("key {key}"), Duration::from_secs(3_600));
@@ -247,7 +247,7 @@ impl Load {
         tokio::join!(self.see(first), self.see(second), self.see(third));
     }
 
-    /// Somebody listens to what it tells.
+    /// Sends a task and listens to its progress.
     async fn progress(&self, kind: &'static str, to: u64, step_ms: u64) {
         let handle = self.send(kind, Call::named("soak_count", (to, step_ms)), success(to)).await;
         let id = handle.id().clone();
@@ -256,21 +256,21 @@ impl Load {
             while let Some(step) = stream.next().await {
                 match step {
                     Ok(step) if (1..=to).contains(&step) => {}
-                    // It is a hint: Redis may be away.
+                    // Progress is only a hint: Redis may be down.
                     Err(Error::Store(_)) => {}
-                    other => self.ledger.violation(format!("{id}: of {to} steps it told {other:?}")),
+                    other => self.ledger.violation(format!("{id}: of {to} steps it reported {other:?}")),
                 }
             }
         };
         tokio::join!(listen, self.see(handle));
     }
 
-    /// Cures everything that is known to have failed by now, and lets it run again.
-    pub async fn replay(self: Arc<Self>) {
+    /// Cures all tasks that have failed so far, and replays them.
+    pub(crate) async fn replay(self: Arc<Self>) {
         let page = loop {
             match self.client.admin().dead_letters().limit(PAGE).page().await {
                 Ok(page) => break page,
-                Err(_) => tokio::time::sleep(AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         };
         let mut ids: Vec<TaskId> = page.letters.into_iter().filter_map(|letter| letter.id).collect();
@@ -298,7 +298,7 @@ impl Load {
             if done.await.is_ok() {
                 break;
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
         let missing = ids.len() - replayed.len();
         if missing > 0 {

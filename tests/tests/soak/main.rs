@@ -1,8 +1,8 @@
-//! The mixed soak: every capability at once, while workers die; then an oracle looks for a task that did not end exactly
-//! once, and as it should. Alone in its binary, because it takes the machine.
+//! The mixed soak: all features at once, while workers die. Then an oracle checks that every task ended exactly once, and as
+//! it should. The test is alone in its binary, because it needs the whole machine.
 //!
-//! `YADTQ_SOAK` is how long it sends (1 minute), `YADTQ_SOAK_SEED` repeats what an earlier one sent, `YADTQ_SOAK_RATE` is
-//! how many tasks a second.
+//! `YADTQ_SOAK` is the duration of the load (1 minute), `YADTQ_SOAK_SEED` repeats the load of an earlier soak,
+//! `YADTQ_SOAK_RATE` is the number of tasks per second.
 
 mod fleet;
 mod ledger;
@@ -26,9 +26,9 @@ use std::{
 use fastrand::Rng;
 use futures_util::{StreamExt as _, stream};
 use tokio::task::JoinSet;
-use yadtq::{Admin, Client, TaskId};
+use yadtq::{Client, TaskId, admin::Admin};
 use yadtq_tests::{
-    PATIENCE, namespace, now_ms,
+    TEST_TIMEOUT, namespace, now_ms,
     process::Env,
     servers::{self, Redis},
     soak::Soak,
@@ -40,22 +40,22 @@ use ledger::Outcome;
 use load::Load;
 use oracle::{Ends, Evidence, Known};
 
-/// How often tasks are sent.
-const STEP: Duration = Duration::from_millis(100);
-/// How often it tells how far it is.
-const TELL: Duration = Duration::from_secs(10);
-/// How long what was sent last may take. Far above what it takes.
-const SETTLE: Duration = Duration::from_secs(180);
-/// From this duration on, Redis is restarted half way.
-const LONG: Duration = Duration::from_secs(300);
-/// How often more is sent at once than limits let through.
-const BURST: Duration = Duration::from_secs(6);
-/// More delayed tasks than are left at the end.
-const MANY: usize = 100_000;
-/// Questions to Redis at a time.
-const AT_ONCE: usize = 32;
+/// Interval at which tasks are sent.
+const SEND_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval at which the soak reports its progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time for the last tasks to end. It is far more than necessary.
+const END_TIMEOUT: Duration = Duration::from_secs(180);
+/// If the load takes at least this long, Redis is restarted half way.
+const REDIS_RESTART_FROM: Duration = Duration::from_secs(300);
+/// Interval at which more tasks are sent at once than the limits allow.
+const BURST_INTERVAL: Duration = Duration::from_secs(6);
+/// Page size for delayed tasks: more than are left at the end.
+const DELAYED_LIMIT: usize = 100_000;
+/// Number of concurrent requests to Redis.
+const REDIS_CONCURRENCY: usize = 32;
 
-/// What the environment asks for.
+/// The plan that the environment describes.
 struct Plan {
     time: Duration,
     seed: u64,
@@ -85,7 +85,7 @@ async fn everything_at_once_ends_exactly_once() {
     println!("soaks for {:?} at {} tasks/s; YADTQ_SOAK_SEED={}", plan.time, plan.rate, plan.seed);
     let directory = tempfile::tempdir().expect("a directory");
     let (kafka, namespace) = (servers::kafka(), namespace("soak"));
-    let mut own = (plan.time >= LONG).then(|| Redis::start(&["--appendonly", "yes"]));
+    let mut own = (plan.time >= REDIS_RESTART_FROM).then(|| Redis::start(&["--appendonly", "yes"]));
     let redis = own.as_ref().map_or_else(servers::redis, Redis::url);
     let client = Client::builder().kafka(&kafka).redis(&redis).namespace(&namespace);
     let client = client.build().await.expect("a client");
@@ -100,7 +100,7 @@ async fn everything_at_once_ends_exactly_once() {
     let mut senders = send(&plan, &load, &mut fleet, own.as_mut()).await;
     let ended = now_ms();
     println!("all is sent; waits for its end");
-    if within(SETTLE, async {
+    if within(END_TIMEOUT, async {
         while let Some(sender) = senders.join_next().await {
             sender.expect("it does not panic")
         }
@@ -108,7 +108,7 @@ async fn everything_at_once_ends_exactly_once() {
     .await
     .is_none()
     {
-        load.ledger.violation(format!("{} senders still wait after {SETTLE:?}", senders.len()));
+        load.ledger.violation(format!("{} senders still wait after {END_TIMEOUT:?}", senders.len()));
     }
     rests(&load).await;
     fleet.stop_all().await;
@@ -126,13 +126,13 @@ async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T>
     tokio::time::timeout(time, future).await.ok()
 }
 
-/// Sends for as long as is planned, and meanwhile kills workers, replays dead letters and restarts Redis.
+/// Sends for the planned time, and meanwhile kills workers, replays dead letters and restarts Redis.
 async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Option<&mut Redis>) -> JoinSet<()> {
     let (mut rng, mut senders, start) = (Rng::with_seed(plan.seed), JoinSet::new(), Instant::now());
-    let (mut strikes, mut told, mut sent) = (fleet::strikes().peekable(), TELL, 0);
+    let (mut strikes, mut next_report, mut sent) = (fleet::strikes().peekable(), REPORT_INTERVAL, 0);
     let (mut replay, mut restart) = (Some(plan.time * 6 / 10), plan.time / 2);
-    let (mut orders, mut burst) = (Some(plan.time / 5), BURST);
-    let mut steps = tokio::time::interval(STEP);
+    let (mut controls, mut burst) = (Some(plan.time / 5), BURST_INTERVAL);
+    let mut steps = tokio::time::interval(SEND_INTERVAL);
     while start.elapsed() < plan.time {
         steps.tick().await;
         let elapsed = start.elapsed();
@@ -150,13 +150,13 @@ async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Optio
         if replay.take_if(|at| elapsed >= *at).is_some() {
             senders.spawn(Arc::clone(load).replay());
         }
-        if orders.take_if(|at| elapsed >= *at).is_some() {
-            senders.spawn(Arc::clone(load).orders());
+        if controls.take_if(|at| elapsed >= *at).is_some() {
+            senders.spawn(Arc::clone(load).controls());
         }
         if elapsed >= burst {
             senders.spawn(Arc::clone(load).paced());
             senders.spawn(Arc::clone(load).few(rng.fork()));
-            burst += BURST;
+            burst += BURST_INTERVAL;
         }
         if elapsed >= restart
             && let Some(redis) = redis.take()
@@ -166,28 +166,28 @@ async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Optio
             println!("{elapsed:.1?}: redis was restarted");
             restart = Duration::MAX;
         }
-        if elapsed >= told {
+        if elapsed >= next_report {
             fleet.look();
             let (sent, ended) = load.ledger.count();
             println!("{elapsed:.1?} of {:?}: {sent} sent, {ended} ended", plan.time);
-            told += TELL;
+            next_report += REPORT_INTERVAL;
         }
     }
     senders
 }
 
-/// Waits until nothing is left in the queues and among the delayed tasks, but for a tick that comes just then. Tells how
-/// many records of revoked tasks still wait there: one that was revoked while its worker published its retry is
-/// forgotten only when it is due.
+/// Waits until the queues and the delayed tasks are empty, except for a tick that is sent at that moment. Prints how many
+/// records of revoked tasks still wait there: a task that was revoked while its worker published its retry is removed only
+/// when it is due.
 async fn rests(load: &Load) {
     let admin = load.client.admin();
     let start = Instant::now();
     let (mut lag, mut waiting, mut revoked) = (u64::MAX, Vec::new(), None);
-    while start.elapsed() < PATIENCE && (lag > 0 || revoked.is_none()) {
+    while start.elapsed() < TEST_TIMEOUT && (lag > 0 || revoked.is_none()) {
         if let Ok(queues) = admin.queues().await {
             lag = queues.iter().map(|queue| queue.lag).sum();
         }
-        if let Ok(scheduled) = admin.scheduled(MANY).await {
+        if let Ok(scheduled) = admin.scheduled(DELAYED_LIMIT).await {
             let is_revoked = |id: &str| {
                 let outcome = id.parse().ok().and_then(|id| load.ledger.outcome(&id));
                 outcome == Some(Outcome::Revoked)
@@ -197,7 +197,7 @@ async fn rests(load: &Load) {
             waiting.retain(|task| !is_revoked(&task.id));
             revoked = waiting.is_empty().then_some(all);
         }
-        tokio::time::sleep(STEP).await;
+        tokio::time::sleep(SEND_INTERVAL).await;
     }
     println!("{} records of revoked tasks wait for their time", revoked.unwrap_or(0));
     if lag > 0 || revoked.is_none() {
@@ -211,7 +211,8 @@ async fn evidence(load: &Load, directory: &Path, time: (u64, u64)) -> Evidence {
     let admin = &load.client.admin();
     let known = |id: TaskId| async move { Some((id.clone(), known(admin, &id).await?)) };
     let ids = entries.keys().cloned().chain(oracle::ticks(time));
-    let known = stream::iter(ids).map(known).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    let known =
+        stream::iter(ids).map(known).buffer_unordered(REDIS_CONCURRENCY).filter_map(std::future::ready).collect().await;
     let mut letters = HashSet::new();
     let mut walk = admin.dead_letters().walk().await.expect("kafka answers");
     while let Some(letter) = walk.next().await.expect("kafka answers") {

@@ -1,7 +1,7 @@
-//! What must be true of every task once all is over.
+//! What must be true of every task at the end.
 //!
-//! Three witnesses are compared: what the senders were told, what the servers have, and what the workers noted and
-//! logged.
+//! Three sources are compared: the results that the senders got, the data on the servers, and the notes and logs of the
+//! workers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,12 +19,12 @@ use super::{
     limits, order, pauses,
 };
 
-/// Attempts of a task's name at most.
+/// Largest number of attempts of a task, by its name.
 fn most_attempts(task: &str) -> u32 {
     match task {
         "soak_flaky" | "soak_ordered" => 3,
         "soak_dawdle" => 2,
-        // They steer their end themselves, or succeed.
+        // These decide about their end themselves, or succeed.
         "soak_sum" | "soak_fatal" | "soak_snooze" | "soak_obey" | "soak_count" | "soak_doze" | "soak_overrun"
         | "soak_paced" | "soak_few" | "soak_purged" | "soak_switched" => 1,
         other => panic!("{other} is no task of the soak"),
@@ -33,9 +33,9 @@ fn most_attempts(task: &str) -> u32 {
 
 /// How often each task ended, by the logs of all workers.
 #[derive(Debug, Default)]
-pub struct Ends {
+pub(crate) struct Ends {
     by_task: HashMap<String, Counts>,
-    /// Events of level ERROR that are no dead letters, and how often each was logged.
+    /// Events of level ERROR other than dead letters, and how often each was logged.
     pub errors: HashMap<String, usize>,
 }
 
@@ -47,8 +47,8 @@ struct Counts {
 }
 
 impl Ends {
-    /// Reads the logs, whose last line may be half of one if its worker was killed.
-    pub fn read(directory: &Path) -> Self {
+    /// Reads the logs. The last line of a killed worker may be incomplete.
+    pub(crate) fn read(directory: &Path) -> Self {
         let mut ends = Self::default();
         for entry in std::fs::read_dir(directory).expect("the directory is there") {
             let path = entry.expect("an entry").path();
@@ -75,8 +75,8 @@ impl Ends {
         match name {
             "task_succeeded" => count(self, |counts| &mut counts.succeeded),
             "task_failed" => count(self, |counts| &mut counts.failed),
-            // The worker that meets the record of a task which was revoked before says so too.
-            "task_revoked" if event["target"] == "yadtq::worker::settle" => count(self, |counts| &mut counts.revoked),
+            // A worker that claims a task which was revoked before logs that too, by "claim".
+            "task_revoked" if event["by"] == "run" => count(self, |counts| &mut counts.revoked),
             name if event["level"] == "ERROR" && name != "task_dead_lettered" => {
                 *self.errors.entry(name.to_owned()).or_default() += 1;
             }
@@ -89,36 +89,36 @@ impl Ends {
     }
 }
 
-/// What Redis has of a task.
+/// What Redis knows about a task.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub(crate) struct Known {
     /// The status.
     pub status: String,
     /// When it was submitted, and when it ended, in ms since the Unix epoch.
     pub time: Option<(u64, u64)>,
-    /// Everything, for people.
+    /// All fields, for people.
     pub text: String,
 }
 
 /// Everything that the oracle looks at.
 #[derive(Default)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// What was sent, and how it ended.
     pub entries: HashMap<TaskId, Entry>,
-    /// What Redis has of it, and of the ticks.
+    /// What Redis knows about the tasks and the ticks.
     pub known: HashMap<TaskId, Known>,
     /// What ran, in order.
     pub notes: Vec<Note>,
     /// What the workers logged.
     pub ends: Ends,
-    /// Tasks of the dead letters that are left.
+    /// Tasks of the remaining dead letters.
     pub letters: HashSet<TaskId>,
-    /// When all workers were there, and when the load ended, in ms since the Unix epoch.
+    /// When all workers were up, and when the load ended, in ms since the Unix epoch.
     pub time: (u64, u64),
 }
 
 /// Ticks that are due from one time to the other, in ms since the Unix epoch.
-pub fn ticks((from, to): (u64, u64)) -> impl Iterator<Item = TaskId> {
+pub(crate) fn ticks((from, to): (u64, u64)) -> impl Iterator<Item = TaskId> {
     let first = from.div_ceil(1_000).next_multiple_of(BEAT_SECONDS);
     (first..=to / 1_000).step_by(usize::try_from(BEAT_SECONDS).expect("small")).map(|second| {
         let time = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
@@ -127,8 +127,8 @@ pub fn ticks((from, to): (u64, u64)) -> impl Iterator<Item = TaskId> {
 }
 
 impl Evidence {
-    /// All that is wrong.
-    pub fn violations(&self) -> Vec<String> {
+    /// All violations.
+    pub(crate) fn violations(&self) -> Vec<String> {
         let mut found = Vec::new();
         let runs = Runs::read(&self.notes, &mut found);
         for (id, entry) in &self.entries {
@@ -158,7 +158,7 @@ impl Evidence {
         found
     }
 
-    /// Its sender was told what it may be told, and Redis says the same.
+    /// Checks that the sender got an allowed outcome, and that Redis has the same.
     fn ends_as_it_may(&self, id: &TaskId, entry: &Entry, found: &mut Vec<String>) {
         let (kind, known) = (entry.kind, self.known.get(id));
         let text = known.map(|known| &known.text);
@@ -174,7 +174,7 @@ impl Evidence {
         }
     }
 
-    /// By the logs it ended once; not at all, if the worker was killed that could have logged it.
+    /// Checks in the logs that the task ended once, or not at all if the worker that could have logged it was killed.
     fn ends_once(&self, id: &TaskId, replays: usize, runs: &Runs<'_>, found: &mut Vec<String>) {
         let Counts { succeeded, failed, revoked } = self.ends.of(id.as_str());
         // A replayed task ended once before, as a failure.
@@ -193,7 +193,7 @@ impl Evidence {
             let has_failed = matches!(entry.outcome, Some(Outcome::Failure(..)));
             match (has_failed, self.letters.contains(id)) {
                 (true, false) => found.push(format!("{id} ({}) failed, and is no dead letter", entry.kind)),
-                // A letter may be written twice, and a replay settles those that it sees.
+                // A letter may be written twice, and a replay removes only those that it reads.
                 (false, true) if !entry.replayed => {
                     found.push(format!("{id} ({}) is a dead letter, and ended as {:?}", entry.kind, entry.outcome));
                 }
@@ -214,7 +214,7 @@ struct Runs<'a> {
 }
 
 impl<'a> Runs<'a> {
-    /// Also sees to it that tokens grow, and that no task has more attempts than its policy.
+    /// Also checks that tokens grow, and that no task has more attempts than its policy allows.
     fn read(notes: &'a [Note], found: &mut Vec<String>) -> Self {
         let (mut runs, mut tokens) =
             (Self { first: HashMap::new(), pids: HashMap::new(), killed: HashSet::new() }, HashMap::new());
@@ -277,7 +277,7 @@ mod tests {
 
     impl Evidence {
         fn logged(&mut self, event: &str) {
-            self.ends.line(&format!(r#"{{"event":"{event}","task_id":"{ID}","target":"yadtq::worker::settle"}}"#));
+            self.ends.line(&format!(r#"{{"event":"{event}","task_id":"{ID}","by":"run"}}"#));
         }
 
         fn entry(&mut self) -> &mut Entry {
@@ -286,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn what_went_well_is_no_violation() {
+    fn correct_ends_are_no_violation() {
         assert_eq!(good().violations(), Vec::<String>::new());
-        // The worker was killed between the record and the log, or before it: then another one ran it.
+        // The worker was killed between the record and the log, or before the record: then another worker ran the task.
         let mut killed = good();
         killed.ends = Ends::default();
         killed.notes.push(note(What::Killed, 7, 0, 0));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_one() {
+    fn everything_else_is_a_violation() {
         type Harm = fn(&mut Evidence);
         let harms: [(&str, Harm); 13] = [
             ("never ended", |it| it.entry().outcome = None),

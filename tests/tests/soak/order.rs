@@ -14,11 +14,11 @@ struct Head {
     runs: bool,
 }
 
-/// Looks for tasks that ran before their predecessors had ended.
-pub fn check(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<String>) {
+/// Finds tasks that ran before their predecessors had ended.
+pub(crate) fn check(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<String>) {
     let mut lines = HashMap::<usize, Head>::new();
-    // What failed and was replayed ran a second time, at the end.
-    let places: HashMap<&str, (usize, u64)> = entries
+    // A task that failed and was replayed ran a second time, at the end.
+    let lanes: HashMap<&str, (usize, u64)> = entries
         .iter()
         .filter(|(_, entry)| !entry.replayed)
         .filter_map(|(id, entry)| Some((id.as_str(), entry.line?)))
@@ -27,7 +27,7 @@ pub fn check(entries: &HashMap<TaskId, Entry>, notes: &[Note], found: &mut Vec<S
         if note.what == What::Killed {
             lines.values_mut().filter(|head| head.pid == note.pid).for_each(|head| head.runs = false);
         }
-        let Some(&(key, number)) = places.get(note.id.as_str()) else { continue };
+        let Some(&(key, number)) = lanes.get(note.id.as_str()) else { continue };
         let head = lines.entry(key).or_insert(Head { number: 0, pid: note.pid, runs: false });
         match note.what {
             What::Start if number < head.number => {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::ledger::Ledger;
 
-    /// The violations of a line of three tasks, of whose runs `S1` is the first one's begin, `E1` its end, and `K` a kill.
+    /// The violations in a lane of three tasks. In `runs`, `S1` is the start of the first task, `E1` its end, `K` a kill.
     fn found(runs: &str) -> Vec<String> {
         let ledger = Ledger::default();
         for number in 0..3 {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_overlap_are_seen() {
+    fn wrong_order_and_overlap_are_found() {
         for good in ["S0 E0 S1 E1 S2 E2", "S0 E0 S0 E0 S1 E1", "S0 K S0 E0 S1", "S0 E0 S2 E2"] {
             assert_eq!(found(good), Vec::<String>::new(), "{good}");
         }

@@ -2,8 +2,8 @@
 
 use yadtq_tests::soak::{Note, What};
 
-/// Looks for what started all the same.
-pub fn check(notes: &[Note], found: &mut Vec<String>) {
+/// Finds tasks that started nevertheless.
+pub(crate) fn check(notes: &[Note], found: &mut Vec<String>) {
     let mut paused = false;
     for note in notes {
         match note.what {
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_starts_meanwhile_is_wrong() {
+    fn only_a_start_during_the_pause_is_a_violation() {
         let note =
             |what| Note { at: 0, what, pid: 1, id: "a".to_owned(), task: "soak_sum".to_owned(), attempt: 1, token: 1 };
         let mut found = Vec::new();

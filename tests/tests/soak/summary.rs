@@ -1,4 +1,4 @@
-//! What the soak tells at its end.
+//! What the soak prints at its end.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,11 +11,11 @@ use super::{
     oracle::{self, Evidence},
 };
 
-/// More are counted only.
-const SHOWN: usize = 40;
+/// Largest number of violations that are printed; the others are only counted.
+const MAX_SHOWN: usize = 40;
 
-/// Prints a table of the kinds and how they ended, and how long tasks took that nothing held back.
-pub fn print(evidence: &Evidence, fleet: &Fleet, violations: &[String]) {
+/// Prints a table of the kinds and how they ended, and how long undelayed tasks took.
+pub(crate) fn print(evidence: &Evidence, fleet: &Fleet, violations: &[String]) {
     let mut kinds = BTreeMap::<&str, [usize; 5]>::new();
     let mut replayed = 0;
     for entry in evidence.entries.values() {
@@ -43,16 +43,16 @@ pub fn print(evidence: &Evidence, fleet: &Fleet, violations: &[String]) {
         oracle::ticks(evidence.time).count(),
         starts.len()
     );
-    println!("{} workers killed, {} told to end", fleet.killed.len(), fleet.stopped);
+    println!("{} workers killed, {} asked to stop", fleet.killed.len(), fleet.stopped);
     let mut took = times(evidence);
     took.sort_unstable();
     let at = |share: usize| took.get((took.len() * share / 100).min(took.len().saturating_sub(1))).copied();
-    let told = |share| humantime::format_duration(Duration::from_millis(at(share).unwrap_or(0))).to_string();
-    println!("sums took from queue to end: p50 {}, p99 {}, max {}", told(50), told(99), told(100));
+    let duration = |share| humantime::format_duration(Duration::from_millis(at(share).unwrap_or(0))).to_string();
+    println!("sums took from queue to end: p50 {}, p99 {}, max {}", duration(50), duration(99), duration(100));
     let mut errors: Vec<_> = evidence.ends.errors.iter().collect();
     errors.sort_unstable();
     println!("errors logged, dead letters aside: {errors:?}");
-    for violation in violations.iter().take(SHOWN) {
+    for violation in violations.iter().take(MAX_SHOWN) {
         println!("violation: {violation}");
     }
     println!("{} violations", violations.len());
@@ -62,7 +62,7 @@ fn row(kind: &str, [sent, success, failure, revoked, odd]: &[usize; 5]) {
     println!("{kind:<18}{sent:>9}{success:>9}{failure:>9}{revoked:>9}{odd:>9}");
 }
 
-/// From the submission to the end, in ms, of tasks that start at once and take no time.
+/// Time from submission to end, in ms, of tasks that start at once and take no time.
 fn times(evidence: &Evidence) -> Vec<u64> {
     let plain = evidence.entries.iter().filter(|(_, entry)| entry.kind == "sum");
     plain

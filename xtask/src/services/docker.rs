@@ -10,13 +10,13 @@ use crate::command;
 use crate::project::Project;
 
 /// Whether an engine answers and Compose is installed. The `docker` command
-/// alone says little: machines have it without an engine.
+/// alone is not enough: some machines have it without an engine.
 pub(super) fn answers() -> bool {
     let engine = command::probe(Command::new("docker").args(["info", "--format", "{{.ServerVersion}}"]));
     engine.is_some() && command::probe(Command::new("docker").args(["compose", "version"])).is_some()
 }
 
-/// Returns when the health checks of `kinds` pass.
+/// Starts containers for `kinds`, and returns when their health checks pass.
 pub(super) fn up(project: &Project, name: &str, state: &State, kinds: &[Kind]) -> Result<()> {
     let mut compose = compose(project, name);
     for &kind in kinds {

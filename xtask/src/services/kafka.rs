@@ -1,5 +1,5 @@
-//! A real Apache Kafka without Docker: its jars from Maven Central, one KRaft
-//! node that is broker and controller at once.
+//! Starts a real Apache Kafka without Docker: its jars come from Maven Central, and
+//! one KRaft node is broker and controller at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::command;
 use crate::project::Project;
 
 const POM: &str = include_str!("../../kafka/pom.xml");
-/// Any will do: the cluster is alone.
+/// Any id works, since there is no other cluster.
 const CLUSTER_ID: &str = "q1Sh-9_ISia_zwGINzRvyQ";
 
 pub(super) fn start(project: &Project, directory: &Path, port: u16) -> Result<Child> {
     let libraries = fetch_libraries(project)?;
     let data = directory.join("data");
     let config = directory.join("server.properties");
-    // The other port isn't held yet: the search may find the same one again.
+    // Nothing listens on `port` yet, so the search could return it again.
     let controller_port = ports::free(port.checked_add(1))?;
     fs::write(&config, properties(port, controller_port, &data))
         .with_context(|| format!("can't write {}", config.display()))?;
@@ -37,15 +37,15 @@ pub(super) fn start(project: &Project, directory: &Path, port: u16) -> Result<Ch
     process::spawn(&mut server, directory)
 }
 
-/// Where Kafka's jars are, if all of them are there.
+/// The directory of Kafka's jars, if all of them are in it.
 pub(super) fn libraries(project: &Project) -> Option<PathBuf> {
     let directory = project.target.join("services").join("kafka-libs");
-    // It holds the list it was made from, so that a new version fetches anew.
+    // The marker holds the POM of the jars, so that a changed POM fetches them again.
     let complete = fs::read_to_string(directory.join(MARKER)).is_ok_and(|pom| pom == POM);
     complete.then_some(directory)
 }
 
-/// Kafka's jars, fetched if need be. Needs Java and Maven then.
+/// The directory of Kafka's jars. Fetches them if necessary, with Java and Maven.
 pub(super) fn fetch_libraries(project: &Project) -> Result<PathBuf> {
     let services = project.target.join("services");
     let directory = services.join("kafka-libs");
@@ -55,7 +55,7 @@ pub(super) fn fetch_libraries(project: &Project) -> Result<PathBuf> {
         return Ok(present);
     }
 
-    eprintln!("kafka: fetching it from Maven Central (about 60 MB)");
+    eprintln!("kafka: fetching its jars from Maven Central (about 60 MB)");
     super::remove_directory(&directory)?;
     fs::create_dir_all(&directory).with_context(|| format!("can't create {}", directory.display()))?;
     let mut maven = project.command("mvn");
@@ -97,7 +97,7 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 
-# A worker that starts alone need not wait 3 s for others.
+# A worker that starts alone does not wait 3 s for others.
 group.initial.rebalance.delay.ms=0
 "
     )

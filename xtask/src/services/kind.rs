@@ -1,4 +1,4 @@
-//! The two kinds of servers, and what is known of each before one runs.
+//! The two kinds of servers, and what differs between them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Kind {
         }
     }
 
-    /// The variable that names such a server to the SDK.
+    /// The environment variable that names such a server.
     pub(super) fn variable(self) -> &'static str {
         match self {
             Self::Kafka => "YADTQ_KAFKA",
@@ -34,8 +34,8 @@ impl Kind {
         }
     }
 
-    /// What that variable says of a server on this machine. A number, because
-    /// `localhost` may mean `::1` first, where nobody listens.
+    /// The variable's value for a server on this machine. The address is a number,
+    /// because `localhost` may mean `::1` first, where no server listens.
     pub(super) fn address(self, port: u16) -> String {
         match self {
             Self::Kafka => format!("127.0.0.1:{port}"),
@@ -50,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// How long a start may take on a slow, busy machine.
+    /// Longest time that a start may take, on a slow and busy machine.
     pub(super) fn start_deadline(self) -> Duration {
         match self {
             Self::Kafka => Duration::from_secs(90),
@@ -66,7 +66,7 @@ impl Kind {
         directory.join("server.log")
     }
 
-    /// Whether a server of this kind, ready for work, is at `address`.
+    /// Fails unless a server of this kind is ready for work at `address`.
     pub(super) fn probe(self, address: &str) -> Result<()> {
         match self {
             Self::Kafka => probe::kafka(address),

@@ -1,11 +1,11 @@
-//! `cargo xtask services`: real Kafka and Redis servers, from whatever the
-//! machine offers.
+//! `cargo xtask services`: real Kafka and Redis servers, by the means that the
+//! machine has.
 //!
-//! Authority, in this order: a server that the environment names is used and
-//! never touched; one that `state.json` records and that answers is reused;
-//! what is left is started, by Docker Compose where an engine answers, else as
-//! processes of our own. `state.json` is written before a server is waited for,
-//! so that `down` finds it however `up` ended.
+//! For each server, the first rule that fits decides: a server that the environment
+//! names is used, and never started or stopped; a server that `state.json` records
+//! and that answers is reused; any other is started, by Docker Compose if an engine
+//! answers, else as a process of xtask. `state.json` is written before `up` waits
+//! for a server, so that `down` finds it however `up` ended.
 
 mod docker;
 mod kafka;
@@ -30,44 +30,44 @@ use kind::Kind;
 use state::{Runner, Server, State};
 pub(crate) use variables::Variables;
 
-/// One set of servers and the directory they live in, locked for as long as
-/// this value lives.
+/// One set of servers and its directory, which is locked as long as this value
+/// lives.
 pub(crate) struct Services<'a> {
     project: &'a Project,
     directory: PathBuf,
     /// Docker Compose's name for this set.
     compose: String,
-    /// In Docker, a developer's servers have the ports that everybody expects;
-    /// those of a test run must not be in anyone's way.
+    /// Whether servers in Docker have their default ports. Those of a developer do;
+    /// those of a test run must not, since others may need these ports.
     well_known_ports: bool,
     state: State,
     _lock: File,
 }
 
 impl<'a> Services<'a> {
-    /// The developer's servers: one set for a build directory.
+    /// The developer's servers. There is one set for each build directory.
     pub(crate) fn open(project: &'a Project) -> Result<Self> {
         Self::lock(project, directory(project), "yadtq".to_owned(), true)
     }
 
-    /// A set for this process alone, beside the developer's.
+    /// A set for this process alone, separate from the developer's.
     pub(crate) fn for_test(&self) -> Result<Self> {
         self.test_set(&format!("{TEST_PREFIX}{}", std::process::id()))
     }
 
-    /// Stops the servers of test runs that were killed, or that kept theirs.
-    /// The lock on the developer's set keeps others from adding one meanwhile.
+    /// Stops the servers of test runs that were killed, or that kept their servers.
+    /// The lock on the developer's set prevents others from adding a set meanwhile.
     pub(crate) fn stop_abandoned(&self) -> Result<()> {
         let entries =
             fs::read_dir(&self.directory).with_context(|| format!("can't read {}", self.directory.display()))?;
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // A run in progress holds its lock; the system releases a dead one's.
+            // A run in progress holds its lock; the system releases that of a dead one.
             if !name.starts_with(TEST_PREFIX) || open_lock(&entry.path())?.try_lock().is_err() {
                 continue;
             }
-            eprintln!("stopping what an earlier test run left in {}", entry.path().display());
+            eprintln!("stopping the servers that an earlier test run left in {}", entry.path().display());
             self.test_set(&name)?.remove()?;
         }
         Ok(())
@@ -80,15 +80,15 @@ impl<'a> Services<'a> {
     fn lock(project: &'a Project, directory: PathBuf, compose: String, well_known_ports: bool) -> Result<Self> {
         let lock = open_lock(&directory)?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            eprintln!("waiting for another xtask that works in {}", directory.display());
+            eprintln!("waiting for another xtask that uses {}", directory.display());
             lock.lock().context("can't lock the services' directory")?;
         }
         let state = State::read(&directory)?;
         Ok(Self { project, directory, compose, well_known_ports, state, _lock: lock })
     }
 
-    /// Makes every server answer, and tells how to reach them. Repeatable: what
-    /// answers already is left alone.
+    /// Makes every server answer, and returns the variables that name them. It can
+    /// be repeated: a server that already answers is not touched.
     pub(crate) fn up(&mut self) -> Result<Variables> {
         let mut variables = Variables::default();
         let mut own = Vec::new();
@@ -112,9 +112,10 @@ impl<'a> Services<'a> {
         Ok(variables)
     }
 
-    /// Stops what `up` started. Data is kept for the next `up`, unless `wipe`.
+    /// Stops the servers that `up` started. Their data stays for the next `up`,
+    /// unless `wipe`.
     pub(crate) fn down(&mut self, wipe: bool) -> Result<()> {
-        // After an earlier `down` only the volumes are left, and not recorded.
+        // After an earlier `down` only the volumes are left, and the state has no record of them.
         if self.state.in_docker() || (wipe && docker::answers()) {
             docker::down(self.project, &self.compose, wipe)?;
         }
@@ -136,7 +137,7 @@ impl<'a> Services<'a> {
         Ok(())
     }
 
-    /// Stops the servers, and leaves nothing of this set behind.
+    /// Stops the servers, and deletes all files of this set.
     pub(crate) fn remove(mut self) -> Result<()> {
         self.down(true)?;
         remove_directory(&self.directory)
@@ -148,8 +149,8 @@ impl<'a> Services<'a> {
     }
 }
 
-/// Makes sure of what the tests need beside running servers: Kafka's jars, for
-/// its own tools, and a Redis binary, for servers that a test may kill.
+/// Makes sure that the tests have what they need besides running servers: Kafka's
+/// jars, for its own tools, and a Redis binary, for servers that a test may kill.
 pub(crate) fn ensure_test_tools(project: &Project) -> Result<()> {
     install::ensure(&start::tools(&Kind::ALL))?;
     kafka::fetch_libraries(project).map(drop)
@@ -176,7 +177,8 @@ fn remove_directory(directory: &Path) -> Result<()> {
     }
 }
 
-/// Named where they are at hand: servers in Docker don't need them.
+/// Variables for the tools of the tests that are present. Servers in Docker run
+/// without them.
 fn test_tools(project: &Project) -> Variables {
     let mut variables = Variables::default();
     if let Some(libraries) = kafka::libraries(project) {

@@ -1,17 +1,17 @@
-//! Free ports for servers.
+//! Finds free ports for servers.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, Result};
 
-/// Below what systems hand out to outgoing connections: none of those can take
-/// the port between this check and the server's bind, or while it restarts.
+/// Below the ports that systems give to outgoing connections. So no connection can
+/// take the port between this check and the server's bind, or while it restarts.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// The preferred port if it is free, else another.
+/// The preferred port if it is free, else another one.
 pub(super) fn free(preferred: Option<u16>) -> Result<u16> {
-    // Processes start their search at different places: two that choose at the
-    // same time would otherwise choose the same.
+    // Processes start their search at different ports, because two that search at
+    // the same time would otherwise find the same one.
     let start = u16::try_from(std::process::id() % 1_000).unwrap_or(0) * 12;
     let candidates = RANGE.cycle().skip(start.into()).take(RANGE.len());
     preferred

@@ -1,6 +1,6 @@
-//! Whether a server is ready for work. That a port is open doesn't tell: both
-//! listen before they serve. Spoken by hand, because a JVM or a client library
-//! for one question would cost more than the rest of xtask.
+//! Checks whether a server is ready for work. An open port does not prove it: both
+//! servers listen before they serve. The requests are written by hand, because a
+//! JVM or a client library for one request would cost more than the rest of xtask.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// Longest wait for a connection, for a write, and for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Any of the comma-separated `servers` answers a metadata request with at
-/// least one live broker.
+/// Succeeds if any of the comma-separated `servers` answers a metadata request
+/// with at least one live broker.
 pub(super) fn kafka(servers: &str) -> Result<()> {
-    // TLS or SASL is the client's business; that somebody listens is all there is to see.
+    // This code speaks neither TLS nor SASL; there, an open port has to do.
     let secured = std::env::var("YADTQ_KAFKA_CONF").is_ok_and(|conf| conf.contains("security.protocol"));
     any(servers, 9092, |mut stream| if secured { Ok(()) } else { ask_for_brokers(&mut stream) })
 }
 
-/// Any of the servers in a `redis://` URL answers PING.
+/// Succeeds if any of the servers in a `redis://` URL answers PING.
 pub(super) fn redis(url: &str) -> Result<()> {
     let (scheme, rest) = url.split_once("://").context("not a URL such as redis://localhost:6379")?;
     let hosts = rest.split(['/', '?']).next().unwrap_or(rest);
@@ -27,7 +28,7 @@ pub(super) fn redis(url: &str) -> Result<()> {
     any(hosts, 6379, |mut stream| if encrypted { Ok(()) } else { ping(&mut stream) })
 }
 
-/// The first success, else the last failure.
+/// Returns the first success, else the last failure.
 fn any(hosts: &str, default_port: u16, ask: impl Fn(TcpStream) -> Result<()>) -> Result<()> {
     let mut outcome = Err(anyhow::anyhow!("no server named"));
     for host in hosts.split(',').map(str::trim).filter(|host| !host.is_empty()) {
@@ -59,8 +60,8 @@ fn connect(host: &str, default_port: u16) -> Result<TcpStream> {
     }
 }
 
-/// Metadata, version 4: the oldest that names live brokers, and understood by
-/// every Kafka since 0.11.
+/// Sends a metadata request of version 4, which every Kafka since 0.11 understands
+/// and which returns the live brokers.
 fn ask_for_brokers(stream: &mut (impl Read + Write)) -> Result<()> {
     const CORRELATION: [u8; 4] = *b"ping";
     const CLIENT: &[u8; 5] = b"yadtq";
@@ -76,7 +77,7 @@ fn ask_for_brokers(stream: &mut (impl Read + Write)) -> Result<()> {
     // size, correlation id, throttle time, number of brokers
     let mut answer = [0; 16];
     stream.read_exact(&mut answer).context("no answer to a Kafka request in time")?;
-    ensure!(answer[4..8] == CORRELATION, "what answers there isn't Kafka");
+    ensure!(answer[4..8] == CORRELATION, "the server that answers isn't Kafka");
     ensure!(answer[12..16] != [0; 4], "Kafka has no live broker yet");
     Ok(())
 }
@@ -86,7 +87,7 @@ fn ping(stream: &mut (impl Read + Write)) -> Result<()> {
     let mut answer = [0; 64];
     let count = stream.read(&mut answer).context("no answer to PING in time")?;
     let answer = String::from_utf8_lossy(&answer[..count]);
-    // A server that wants a password is up; the password is the client's business.
+    // A server that asks for a password is up; only clients need the password.
     ensure!(
         ["+PONG", "-NOAUTH"].iter().any(|good| answer.starts_with(good)),
         "answers PING with `{}`",
@@ -102,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that gives one answer to whatever is asked; the port it has.
+    /// The port of a server that gives this answer to one request of any kind.
     fn answering(answer: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Server processes that outlive xtask: start, wait for, recognise, stop.
+//! Starts, recognises and stops server processes that outlive xtask.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -13,14 +13,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::kind::Kind;
 use crate::{command, interrupt};
 
-// Neither server tells a stranger what it is about to do, so waiting is asking.
-const POLL: Duration = Duration::from_millis(50);
-/// Kafka flushes its segments as it stops.
-const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Time between two probes of a server. Servers send no event when they are ready,
+/// or about to end.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest wait for the end of a server that was asked to stop, because Kafka
+/// flushes its segments first.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Number of lines of a log that an error shows.
 const TAIL_LINES: usize = 30;
 
-/// Starts a server in `directory`, apart from our process group: Ctrl-C is for
-/// xtask, and `up` ends long before its servers do.
+/// Starts a server in `directory`, in a process group of its own: Ctrl-C is meant
+/// for xtask, and `up` ends long before its servers do.
 pub(super) fn spawn(command: &mut Command, directory: &Path) -> Result<Child> {
     let path = Kind::log(directory);
     let log = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
@@ -38,8 +41,8 @@ pub(super) fn pid(child: &Child) -> i32 {
     Pid::from_child(child).as_raw_nonzero().get()
 }
 
-/// Returns when the server answers. With `process`, gives up as soon as that
-/// has ended, and shows the end of its log.
+/// Returns when the server answers. With `process`, fails as soon as that process
+/// has ended, with the end of its log.
 pub(super) fn wait_until_ready(kind: Kind, address: &str, mut process: Option<(&mut Child, &Path)>) -> Result<()> {
     let deadline = Instant::now() + kind.start_deadline();
     loop {
@@ -57,7 +60,7 @@ pub(super) fn wait_until_ready(kind: Kind, address: &str, mut process: Option<(&
                 format!("after {:?}: {unready:#}", kind.start_deadline())
             }
             None => {
-                thread::sleep(POLL);
+                thread::sleep(PROBE_INTERVAL);
                 continue;
             }
         };
@@ -68,14 +71,14 @@ pub(super) fn wait_until_ready(kind: Kind, address: &str, mut process: Option<(&
     }
 }
 
-/// Whether `pid` is a live server that was started in `directory`. Numbers are
-/// used again by the system; both servers' command lines name their directory.
+/// Whether `pid` is a live server that was started in `directory`. The system uses
+/// process ids again, but the command lines of both servers name their directory.
 pub(super) fn is_ours(pid: i32, directory: &Path) -> bool {
     command_line(pid).is_some_and(|line| line.contains(&directory.display().to_string()))
 }
 
-/// Asks the server to end, waits, and kills it if it doesn't. One that isn't
-/// ours, or isn't there, is left alone.
+/// Asks the server to end, waits, and kills it if it doesn't. Does nothing to a
+/// process of somebody else, or one that has ended.
 pub(super) fn stop(pid: i32, directory: &Path, name: &str) -> Result<()> {
     let Some(target) = Pid::from_raw(pid).filter(|_| is_ours(pid, directory)) else {
         return Ok(());
@@ -83,7 +86,7 @@ pub(super) fn stop(pid: i32, directory: &Path, name: &str) -> Result<()> {
     if ends_after(target, Signal::TERM, directory) {
         return Ok(());
     }
-    eprintln!("{name}: process {pid} doesn't end when asked; killing it");
+    eprintln!("{name}: process {pid} doesn't end within {STOP_TIMEOUT:?}; killing it");
     if !ends_after(target, Signal::KILL, directory) {
         bail!("can't stop {name}, process {pid}; its log is {}", Kind::log(directory).display());
     }
@@ -91,24 +94,25 @@ pub(super) fn stop(pid: i32, directory: &Path, name: &str) -> Result<()> {
 }
 
 fn ends_after(target: Pid, signal: Signal, directory: &Path) -> bool {
-    // It may end between the check and the signal; the loop sees that.
+    // The process may end before the signal is sent; the loop notices that.
     let _ = kill_process(target, signal);
-    let deadline = Instant::now() + STOP_GRACE;
+    let deadline = Instant::now() + STOP_TIMEOUT;
     while is_ours(target.as_raw_nonzero().get(), directory) {
         if Instant::now() > deadline {
             return false;
         }
-        thread::sleep(POLL);
+        thread::sleep(PROBE_INTERVAL);
     }
     true
 }
 
-/// Empty for a process that has ended and that nobody has collected yet.
+/// The command line is empty for a process that has ended, until its parent waits
+/// for it.
 fn command_line(pid: i32) -> Option<String> {
     if let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) {
         return Some(String::from_utf8_lossy(&line).into_owned());
     }
-    // Elsewhere than on Linux there is no /proc.
+    // Only Linux has /proc.
     if Path::new("/proc/self").exists() {
         return None;
     }
@@ -141,7 +145,7 @@ mod tests {
         let id = pid(&child);
         assert!(is_ours(id, Path::new("/some/services/redis")));
         stop(id, Path::new("/another"), "redis").unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "another one's process was stopped");
+        assert!(child.try_wait().unwrap().is_none(), "the process of another directory was stopped");
         stop(id, Path::new("/some/services/redis"), "redis").unwrap();
         assert!(child.wait().unwrap().code().is_none());
     }

@@ -1,4 +1,4 @@
-//! Starting the servers that don't answer yet.
+//! Starts the servers that don't answer yet.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +12,8 @@ use super::{Services, docker, kafka, ports, process, redis};
 use crate::install::{self, Tool};
 
 impl Services<'_> {
-    /// Makes all of `kinds` answer. The way there is the machine's: Docker
-    /// Compose where an engine answers, else processes of our own.
+    /// Makes all of `kinds` answer: with Docker Compose if an engine answers, else as
+    /// processes of xtask.
     pub(super) fn start(&mut self, kinds: &[Kind]) -> Result<()> {
         let answers = |kind| self.state.server(kind).is_some_and(|server| server.answers(kind, &self.directory));
         let missing: Vec<_> = kinds.iter().copied().filter(|&kind| !answers(kind)).collect();
@@ -45,11 +45,11 @@ impl Services<'_> {
         for &kind in kinds {
             let directory = kind.directory(&self.directory);
             let before = self.state.server(kind);
-            // It may be there and stuck, or half started by an `up` that was interrupted.
+            // It may hang, or be half started by an `up` that was interrupted.
             if let Some(Runner::Process { pid }) = before.map(|server| &server.runner) {
                 process::stop(*pid, &directory, kind.name())?;
             }
-            // The same port again, so that variables exported earlier stay true.
+            // The port stays the same, so that variables exported earlier stay valid.
             let port = ports::free(before.map(|server| server.port))?;
             eprintln!("{kind}: starting on port {port}");
             let mut child = self.spawn(kind, &directory, port)?;
@@ -68,7 +68,7 @@ impl Services<'_> {
     }
 }
 
-/// What servers of these kinds need as processes of our own.
+/// The tools that servers of these kinds need as processes of xtask.
 pub(super) fn tools(kinds: &[Kind]) -> Vec<Tool> {
     let tools_of = |kind: &Kind| match kind {
         Kind::Kafka => vec![Tool::Java, Tool::Maven],

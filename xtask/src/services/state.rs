@@ -1,4 +1,5 @@
-//! `state.json`: which servers `up` started, for the next `up`, `down` and `status`.
+//! `state.json` records which servers `up` has started, for the next `up`, `down`
+//! and `status`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,13 +30,13 @@ pub(super) enum Runner {
         pid: i32,
     },
     Compose,
-    /// Nobody, since `down`. The port is remembered, so that variables exported
-    /// before are true again after the next `up`.
+    /// Nobody, since `down`. The port stays recorded, so that variables exported
+    /// before are valid again after the next `up`.
     Nobody,
 }
 
 impl State {
-    /// Empty where nothing was started yet.
+    /// Reads the state. It is empty if no server was started yet.
     pub(super) fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(FILE);
         let text = match fs::read(&path) {
@@ -51,7 +52,8 @@ impl State {
             .with_context(|| format!("{} is damaged; stop the servers by hand, and delete it", path.display()))
     }
 
-    /// Whole or not at all: a half-written file would lose a running server.
+    /// Writes all of the state or none: a half-written file would lose a running
+    /// server.
     pub(super) fn write(&self, directory: &Path) -> Result<()> {
         let path = directory.join(FILE);
         let draft = directory.join(format!("{FILE}.new"));
@@ -72,8 +74,9 @@ impl State {
         self.servers.values().any(|server| matches!(server.runner, Runner::Compose))
     }
 
-    /// The server that the environment names, if it isn't one of these: whoever
-    /// evaluated the output of `up` still wants ours looked after.
+    /// The server that the environment names, if it isn't one of this set. After the
+    /// output of `up` was evaluated the environment names servers of this set; xtask
+    /// still starts and stops those.
     pub(super) fn named(&self, kind: Kind) -> Option<String> {
         let address = env::var(kind.variable()).ok().filter(|address| !address.is_empty())?;
         let ours = self.server(kind).is_some_and(|server| server.address(kind) == address);
@@ -86,8 +89,8 @@ impl Server {
         kind.address(self.port)
     }
 
-    /// Whether it is still the server that was started, and ready. A busy one may
-    /// let a question or two time out.
+    /// Whether it is still the server that was started, and is ready. It has several
+    /// tries, because a busy server may miss some.
     pub(super) fn answers(&self, kind: Kind, services: &Path) -> bool {
         let alive = match self.runner {
             Runner::Process { pid } => process::is_ours(pid, &kind.directory(services)),

@@ -13,7 +13,8 @@ use crate::project::Project;
 #[derive(Serialize)]
 struct Status {
     server: Kind,
-    /// `ready`, `unreachable` (the environment or `up` says that it is there) or `stopped`.
+    /// `ready`, `unreachable` (named by the environment, or started by `up`, but it
+    /// does not answer) or `stopped`.
     state: &'static str,
     address: Option<String>,
     /// Who runs it: `environment`, `process`, `compose`.
@@ -24,7 +25,7 @@ struct Status {
     problem: Option<String>,
 }
 
-/// Reads without the lock, so that it answers while `up` is at work.
+/// Prints the status. It takes no lock, so that it works while `up` runs.
 pub(crate) fn print(project: &Project, json: bool) -> Result<ExitCode> {
     let services = directory(project);
     let state = State::read(&services)?;

@@ -1,9 +1,9 @@
-//! The environment variables that tell other programs where the servers are.
+//! The environment variables that name the servers to other programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Displayed as the lines for a shell to evaluate.
+/// Its `Display` is lines that a shell can evaluate.
 #[derive(Default)]
 pub(crate) struct Variables(BTreeMap<&'static str, String>);
 

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything a change must pass, in one command.
+//! `cargo xtask test`: all checks that a change must pass, in one command.
 
 mod python;
 mod report;
@@ -17,7 +17,8 @@ use tally::Tally;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run only tests whose name contains one of these, and no lints.
+    /// Run only tests whose name contains one of these, and no lints. Default: all
+    /// tests, and the lints.
     filters: Vec<String>,
 
     /// Leave the servers running, until the next test run or `services down`.
@@ -25,8 +26,8 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// Runs all steps. A step that fails doesn't keep the others from running, so
-/// that one run tells all that is wrong; an interruption does.
+/// Runs all steps. The others run even if a step fails, so that one run reports all
+/// failures. After an interruption, no further step runs.
 pub(crate) fn run(project: &Project, options: &Options) -> ExitCode {
     let mut report = Report::default();
     let mut tally = Tally::default();
@@ -46,7 +47,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> ExitCode {
     report.print(&tally)
 }
 
-/// What the tests need of the machine, and a place for servers of their own.
+/// Prepares the machine for the tests, and opens a set of servers for this run.
 pub(crate) fn prepare(project: &Project) -> Result<Services<'_>> {
     let developers = Services::open(project)?;
     developers.stop_abandoned()?;
@@ -78,7 +79,7 @@ fn cargo_test(project: &Project, filters: &[String], variables: &Variables, tall
         bail!("`cargo test` failed ({status})");
     }
     if tally.ignored > 0 {
-        bail!("{} ignored: a skipped test is a failed test; make it run, or delete it", tally.ignored);
+        bail!("{} ignored: a skipped test counts as failed; make it run, or delete it", tally.ignored);
     }
     if tally.passed == 0 {
         bail!("no test has such a name");

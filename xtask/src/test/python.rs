@@ -1,4 +1,4 @@
-//! The virtual environment that the Python example runs in.
+//! Prepares the virtual environment that the Python example runs in.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use crate::command;
 use crate::install::{self, Tool};
 use crate::project::Project;
 
-/// The environment's interpreter, with the example's requirements installed.
-/// `None` without an example: its own test fails then, not we.
+/// Returns the environment's interpreter, with the example's requirements
+/// installed. `None` if there is no example: then its own test fails.
 pub(super) fn prepare(project: &Project) -> Result<Option<PathBuf>> {
     let requirements = project.root.join("examples/python/requirements.txt");
     if !requirements.exists() {
@@ -21,7 +21,7 @@ pub(super) fn prepare(project: &Project) -> Result<Option<PathBuf>> {
     let directory = project.target.join("python");
     let python = directory.join("bin/python");
     let marker = directory.join(".complete");
-    // The environment refers to the system's interpreter, which may have gone.
+    // The environment refers to the system's interpreter, which may have been removed.
     let usable = || command::probe(Command::new(&python).arg("--version")).is_some();
     if fs::read(&marker).is_ok_and(|installed| installed == wanted) && usable() {
         return Ok(Some(python));

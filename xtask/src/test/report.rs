@@ -1,4 +1,4 @@
-//! The steps of a run: their outcome and duration, told at the end.
+//! The steps of a run: their outcome and duration, printed at the end.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ pub(super) struct Report {
 
 struct Step {
     name: &'static str,
-    /// `None`: not run, because the run was interrupted before.
+    /// How long the step ran. `None` if the run was interrupted before it.
     ran: Option<Duration>,
     error: Option<String>,
 }
 
 impl Report {
-    /// Runs a step, unless the run was interrupted; its value, if it succeeds.
+    /// Runs a step, unless the run was interrupted. Returns its value if it succeeds.
     pub(super) fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         if self.interrupted {
             self.steps.push(Step { name, ran: None, error: None });
@@ -31,7 +31,7 @@ impl Report {
         self.always(name, work)
     }
 
-    /// Runs a step that an interruption doesn't spare, such as a clean-up.
+    /// Runs a step even after an interruption, such as a clean-up.
     pub(super) fn always<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         eprintln!("\n== {name}");
         let start = Instant::now();
@@ -45,7 +45,7 @@ impl Report {
         outcome.ok()
     }
 
-    /// Prints a line for each step, and the count of tests as the last line.
+    /// Prints a line for each step, and the number of tests as the last line.
     pub(super) fn print(&self, tally: &Tally) -> ExitCode {
         println!();
         self.steps.iter().for_each(|step| println!("{}", step.line()));
@@ -54,9 +54,9 @@ impl Report {
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    /// Whoever reads only the last line must not take a broken run for a good
-    /// one: skipped tests count, and so does each step that failed without
-    /// naming a test (a lint, a compile error, a crash).
+    /// The number of failures. The last line alone must show a broken run, so skipped
+    /// tests count, and so does each step that failed without naming a test (a lint,
+    /// a compile error, a crash).
     fn failures(&self, tally: &Tally) -> u64 {
         let tests = tally.failed + tally.ignored;
         let steps = self.steps.iter().filter(|step| step.failed() && !(step.name == TESTS && tests > 0)).count();

@@ -1,6 +1,6 @@
-//! Counts of tests, from the lines that libtest ends with.
+//! Counts tests, from the last lines that libtest prints.
 
-/// The sum over all test binaries and doc tests of a run.
+/// The numbers of tests, summed over all test binaries and doc tests of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: u64,

@@ -1,9 +1,9 @@
-//! `yadtq completions`: a script that teaches a shell this command.
+//! `yadtq completions`: a script with which a shell completes this command.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::{cli::Cli, exit::Exit, failure::Failure, output};
+use crate::{exit::Exit, failure::Failure, output};
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]
@@ -18,10 +18,11 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(&self) -> Result<Exit, Failure> {
-        // Not straight to stdout: the generator panics when it cannot write.
+    /// Prints a script for `yadtq`, the whole command.
+    pub(crate) fn run(&self, mut yadtq: Command) -> Result<Exit, Failure> {
+        // The generator panics if it cannot write, so it does not write to stdout itself.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "yadtq", &mut script);
+        clap_complete::generate(self.shell, &mut yadtq, "yadtq", &mut script);
         output::write(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }

@@ -1,26 +1,26 @@
-//! `yadtq controls`: which orders hold.
+//! `yadtq controls`: the controls that are in effect.
 
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::Controls as Found;
+use yadtq::admin::Controls as Found;
 
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::Failure,
+    global::Global,
     output::Answer,
     table::{self, Column},
-    text,
     time::ago,
 };
 
 const COLUMNS: [Column; 4] =
-    [Column::text("ORDER"), Column::text("SINCE"), Column::text("TASKS"), Column::text("QUEUE OR TASK")];
+    [Column::text("CONTROL"), Column::text("SINCE"), Column::text("TASKS"), Column::text("QUEUE OR TASK")];
 
-/// List what holds: paused queues, disabled tasks, purges
+/// List the controls in effect: paused queues, disabled tasks, purges
 ///
-/// TASKS: what becomes of them. A purge is listed until the next one of its queue; it ended what waited at that time.
+/// TASKS: what happens to tasks under this control. A purge stays in the list until the next purge of its queue; it
+/// revoked the tasks that waited at that time.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,12 +30,12 @@ pub(crate) struct Controls {}
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Told(Found);
+struct List(Found);
 
-impl Answer for Told {
+impl Answer for List {
     fn human(&self) -> String {
-        let row = |order: &str, since: u64, then: String, name: &str| {
-            vec![Cell::new(order), Cell::new(ago(since)), Cell::new(then), Cell::new(text::line(name))]
+        let row = |control: &str, since: u64, tasks: String, name: &str| {
+            vec![Cell::new(control), Cell::new(ago(since)), Cell::new(tasks), table::text(name)]
         };
         let Found { paused, disabled, purged, .. } = &self.0;
         let paused = paused.iter().map(|queue| row("pause", queue.since, "wait".to_owned(), &queue.queue));
@@ -48,9 +48,9 @@ impl Answer for Told {
 impl Controls {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let found = global.connect().await?.admin().controls().await?;
-        let is_empty = found == Found::default();
-        let why = format!("no order holds in namespace {}", global.namespace());
-        global.output().print_or(&Told(found), is_empty, &why)?;
+        let none = format!("no controls are in effect in namespace {}", global.namespace());
+        let note = (found == Found::default()).then_some(&*none);
+        global.output().print_with(&List(found), note)?;
         Ok(Exit::Done)
     }
 }

@@ -2,14 +2,14 @@
 
 use clap::Args;
 use serde::Serialize;
-use yadtq::Disabled;
+use yadtq::admin::Disabled;
 
-use crate::{cli::Global, exit::Exit, failure::Failure, output::Answer};
+use crate::{exit::Exit, failure::Failure, global::Global, output::Answer};
 
-/// Run no task of a name any more, in any queue, until it is enabled
+/// Disable a task: no task of this name runs, in any queue, until it is enabled
 ///
-/// What runs goes on to its end. The others wait, and block nothing behind them; or they become dead letters, which can be
-/// replayed. Workers follow within 2 seconds, and remember it over restarts.
+/// Running tasks continue to their end. Other tasks of this name wait and do not block the tasks behind them, or, with
+/// --dead-letter, become dead letters that can be replayed. Workers apply this within 2 seconds, and still do after a restart.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,15 +20,15 @@ pub(crate) struct Disable {
     /// The task's name
     task: String,
 
-    /// They fail with the kind `disabled`, and become dead letters
+    /// Fail the tasks with the kind `disabled` and make them dead letters, instead of letting them wait
     #[arg(long)]
     dead_letter: bool,
 }
 
-/// Let tasks of a disabled name run again
+/// Enable a disabled task: tasks of this name run again
 ///
-/// Those that wait run within a minute: they are looked at again after as long as the name was disabled, at least 5 seconds
-/// and at most 1 minute. Those that became dead letters stay so until they are replayed.
+/// Waiting tasks run within a minute. Workers check a waiting task again after as much time as its name was disabled, at
+/// least 5 seconds and at most 1 minute. Tasks that became dead letters remain so until they are replayed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,16 +39,17 @@ pub(crate) struct Enable {
     task: String,
 }
 
+/// Whether the task is disabled now, and what happens to its tasks then.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Told {
+struct State {
     task: String,
     disabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     then: Option<Disabled>,
 }
 
-impl Answer for Told {
+impl Answer for State {
     fn human(&self) -> String {
         match self.then {
             Some(Disabled::DeadLetter) => format!("disabled {}; its tasks become dead letters", self.task),
@@ -62,7 +63,7 @@ impl Disable {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let then = if self.dead_letter { Disabled::DeadLetter } else { Disabled::Wait };
         global.connect().await?.admin().disable_task(&self.task, then).await?;
-        global.output().print(&Told { task: self.task, disabled: true, then: Some(then) })?;
+        global.output().print(&State { task: self.task, disabled: true, then: Some(then) })?;
         Ok(Exit::Done)
     }
 }
@@ -70,7 +71,7 @@ impl Disable {
 impl Enable {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         global.connect().await?.admin().enable_task(&self.task).await?;
-        global.output().print(&Told { task: self.task, disabled: false, then: None })?;
+        global.output().print(&State { task: self.task, disabled: false, then: None })?;
         Ok(Exit::Done)
     }
 }

@@ -1,4 +1,4 @@
-//! One file a command: its options, its examples, what it answers.
+//! One file for each command: its options, its examples and its answer.
 
 pub(crate) mod completions;
 pub(crate) mod controls;

@@ -4,17 +4,12 @@ use clap::Args;
 use serde::Serialize;
 use yadtq::{Client, Queue};
 
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::Failure,
-    output::{self, Answer},
-};
+use crate::{exit::Exit, failure::Failure, global::Global, message, output::Answer};
 
-/// Pause a queue: workers take nothing more from it until it is resumed
+/// Pause a queue: workers take no tasks from it until it is resumed
 ///
-/// What runs goes on to its end. Tasks can still be sent, and wait. Workers follow within 2 seconds, and remember it over
-/// restarts.
+/// Running tasks continue to their end. Tasks can still be sent to the queue, and wait in it. Workers apply this within
+/// 2 seconds, and still do after a restart.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +20,7 @@ pub(crate) struct Pause {
     queue: Queue,
 }
 
-/// Let workers take tasks from a paused queue again
+/// Resume a paused queue: workers take tasks from it again
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,17 +31,18 @@ pub(crate) struct Resume {
     queue: Queue,
 }
 
+/// Whether the queue is paused now.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Told {
+struct State {
     queue: String,
     paused: bool,
 }
 
-impl Answer for Told {
+impl Answer for State {
     fn human(&self) -> String {
-        let what = if self.paused { "paused" } else { "resumed" };
-        format!("{what} {}", self.queue)
+        let action = if self.paused { "paused" } else { "resumed" };
+        format!("{action} {}", self.queue)
     }
 }
 
@@ -54,7 +50,7 @@ impl Pause {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let client = global.connect().await?;
         client.admin().pause(self.queue.as_str()).await?;
-        tell(global, &client, &self.queue, true).await
+        print(global, &client, &self.queue, true).await
     }
 }
 
@@ -62,21 +58,21 @@ impl Resume {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let client = global.connect().await?;
         client.admin().resume(self.queue.as_str()).await?;
-        tell(global, &client, &self.queue, false).await
+        print(global, &client, &self.queue, false).await
     }
 }
 
-async fn tell(global: &Global, client: &Client, queue: &Queue, paused: bool) -> Result<Exit, Failure> {
-    global.output().print(&Told { queue: queue.to_string(), paused })?;
-    note_unknown(global, client, queue).await?;
+async fn print(global: &Global, client: &Client, queue: &Queue, paused: bool) -> Result<Exit, Failure> {
+    global.output().print(&State { queue: queue.to_string(), paused })?;
+    note_unknown_queue(global, client, queue).await?;
     Ok(Exit::Done)
 }
 
-/// A queue may be paused before there is one, but more likely its name is misspelt.
-pub(super) async fn note_unknown(global: &Global, client: &Client, queue: &Queue) -> Result<(), Failure> {
+/// Notes that a queue does not exist yet. It may be paused or purged all the same, but a misspelt name is more likely.
+pub(super) async fn note_unknown_queue(global: &Global, client: &Client, queue: &Queue) -> Result<(), Failure> {
     let queues = client.admin().queues().await?;
     if !queues.iter().any(|known| known.queue == queue.as_str()) {
-        output::note(&format!("there is no queue {queue} in namespace {} yet", global.namespace()));
+        message::note(&format!("there is no queue {queue} in namespace {} yet", global.namespace()));
     }
     Ok(())
 }

@@ -1,16 +1,17 @@
-//! `yadtq periodic`: what runs by the clock.
+//! `yadtq periodic`: the periodic tasks, which the clock starts.
 
 use clap::Args;
 use comfy_table::Cell;
-use yadtq::PeriodicInfo;
+use yadtq::admin::PeriodicInfo;
 
-use crate::{cli::Global, exit::Exit, failure::Failure, output::Row, table::Column, text, time::ago};
+use crate::{exit::Exit, failure::Failure, global::Global, output::Row, table, table::Column, time::ago};
 
 /// List the periodic tasks that workers declare, with their next and last runs
 ///
-/// LAST: the latest tick that was sent; `yadtq status NAME@TIME` shows what became of it (`--json` has the id). DECLARED:
-/// when a worker last said so; each does every 10 seconds, and what no worker declares any more is listed until 7 days
-/// after its next tick. MISSED: what becomes of ticks for which no worker was up.
+/// NEXT, LAST: the next run, and the last one that was sent; `yadtq status NAME@TIME` shows how it ended (--json has the
+/// id). DECLARED: when a worker last declared the task; every worker does so every 10 seconds, and a task that no worker
+/// declares any more stays in the list until 7 days after its next run. MISSED: what happens to runs that were due while no
+/// worker was up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,8 +22,8 @@ pub(crate) struct Periodic {}
 impl Periodic {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let all = global.connect().await?.admin().periodics().await?;
-        let why = format!("no worker declares a periodic task in namespace {}", global.namespace());
-        global.output().list(all, &why)?;
+        let none = format!("no worker declares a periodic task in namespace {}", global.namespace());
+        global.output().list(all, &none)?;
         Ok(Exit::Done)
     }
 }
@@ -46,14 +47,14 @@ impl Row for PeriodicInfo {
             None => self.schedule.clone(),
         };
         vec![
-            Cell::new(text::line(&self.name)),
-            Cell::new(text::line(&self.task)),
-            Cell::new(text::line(&self.queue)),
+            table::text(&self.name),
+            table::text(&self.task),
+            table::text(&self.queue),
             time(self.next),
             time(self.last),
             Cell::new(ago(self.declared_at)),
-            Cell::new(text::line(&self.missed)),
-            Cell::new(text::line(&schedule)),
+            table::text(&self.missed),
+            table::text(&schedule),
         ]
     }
 }

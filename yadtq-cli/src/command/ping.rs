@@ -1,23 +1,26 @@
-//! `yadtq ping`: whether both servers are there, and what should be mended.
+//! `yadtq ping`: whether both servers answer, and which settings should be fixed.
 
 use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
-use yadtq::{Error, PingReport, ServerReport};
-
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::{self, Failure},
-    output::Answer,
-    table, text, time,
+use yadtq::{
+    Error,
+    admin::{PingReport, ServerReport},
 };
 
-/// Ask Kafka and Redis who they are, and look for settings that endanger tasks
+use crate::{
+    exit::Exit,
+    failure::{self, Failure},
+    global::Global,
+    output::Answer,
+    table, time,
+};
+
+/// Check the connection to Kafka and Redis, and warn about settings that endanger tasks
 ///
-/// Warnings do not change the exit code; a server that cannot be reached, or refuses, makes it 5. An answer takes at
+/// The exit code is 5 if a server cannot be reached or refuses the request; warnings do not change it. The check takes at
 /// most a few seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -34,7 +37,7 @@ struct Findings {
     redis: Finding,
 }
 
-/// What was found of one server. `ok` decides which of the others are there.
+/// The findings about one server. `ok` decides which of the other fields are present.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Finding {
@@ -76,7 +79,7 @@ impl Finding {
         let mut lines = Vec::new();
         let mut add = |label: &str, colour: Color, line: &str| {
             let server = if lines.is_empty() { server } else { "" };
-            lines.push([table::name(server), Cell::new(label).fg(colour), Cell::new(text::line(line))]);
+            lines.push([table::name(server), Cell::new(label).fg(colour), table::text(line)]);
         };
         if let (Some(summary), Some(took)) = (&self.summary, self.took_ms) {
             add(

@@ -1,19 +1,17 @@
-//! `yadtq purge`: ends what waits in a queue.
-
-use std::io::IsTerminal as _;
+//! `yadtq purge`: revokes the tasks that wait in a queue.
 
 use clap::Args;
 use serde::Serialize;
 use yadtq::Queue;
 
-use super::pause::note_unknown;
-use crate::{cli::Global, confirm, exit::Exit, failure::Failure, output::Answer};
+use super::pause::note_unknown_queue;
+use crate::{confirm::Confirm, exit::Exit, failure::Failure, global::Global, output::Answer};
 
-/// End all tasks that wait in a queue, and tell whoever awaits them
+/// Revoke all tasks that wait in a queue, and notify their callers
 ///
-/// Tasks that run are spared, and so are those that wait for their time or a retry (`yadtq scheduled`). Tasks that are sent
-/// later run. The queue's workers do it, within seconds, also if it is paused; if none is up, it is done when one comes.
-/// Asks before it does, unless told otherwise.
+/// Running tasks continue, tasks that wait for their due time or a retry stay (`yadtq scheduled`), and tasks sent later run.
+/// The queue's workers do the purge within seconds, even if the queue is paused; if no worker runs, the next one does it.
+/// Asks for confirmation unless --yes is given.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,37 +21,32 @@ pub(crate) struct Purge {
     /// The queue
     queue: Queue,
 
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Told {
+struct Purged {
     queue: String,
-    /// How many waited or ran.
+    /// Number of tasks that waited or ran at the time of the purge.
     tasks: u64,
 }
 
-impl Answer for Told {
+impl Answer for Purged {
     fn human(&self) -> String {
-        format!("purged {}, where {} task(s) waited or ran", self.queue, self.tasks)
+        format!("purged {}; {} task(s) waited or ran in it", self.queue, self.tasks)
     }
 }
 
 impl Purge {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        if !self.yes && !std::io::stdin().is_terminal() {
-            return Err(Failure::Input("there is nobody to ask; say --yes to purge".to_owned()));
-        }
+        self.confirm.check("use --yes to purge")?;
         let client = global.connect().await?;
-        if !self.yes {
-            confirm::purge(&format!("end all tasks that wait in {}?", self.queue))?;
-        }
+        self.confirm.ask(&format!("revoke all tasks that wait in {}?", self.queue))?;
         let tasks = client.admin().purge(self.queue.as_str()).await?;
-        global.output().print(&Told { queue: self.queue.to_string(), tasks })?;
-        note_unknown(global, &client, &self.queue).await?;
+        global.output().print(&Purged { queue: self.queue.to_string(), tasks })?;
+        note_unknown_queue(global, &client, &self.queue).await?;
         Ok(Exit::Done)
     }
 }

@@ -1,17 +1,20 @@
-//! `yadtq queues`: what waits.
+//! `yadtq queues`: the queues and their consumer lag.
 
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::{Controls, Priority, QueueDepth};
+use yadtq::{
+    Priority,
+    admin::{Controls, QueueDepth},
+};
 
-use crate::{cli::Global, exit::Exit, failure::Failure, output, table::Column, text};
+use crate::{exit::Exit, failure::Failure, global::Global, output, table, table::Column};
 
-/// List the queues, with how much waits in each
+/// List the queues, and how many tasks wait in each
 ///
-/// One line for each priority that was used in a queue, the highest first.
-/// LAG: tasks that wait or run. DEPTH: records that Kafka holds, finished ones that are not purged yet included.
-/// STATE: whether workers take tasks from it, or it is paused. PARTITIONS: the most workers that can share the queue.
+/// There is one line for each priority that was used in a queue, the highest first. LAG: tasks that wait or run. DEPTH:
+/// records that Kafka holds, including those of ended tasks that Kafka has not deleted yet. STATE: `open`, or `paused` if
+/// workers take no tasks from it. PARTITIONS: the largest number of workers that can share the queue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,9 +40,9 @@ impl Queues {
         let admin = client.admin();
         let (depths, controls) = tokio::try_join!(admin.queues(), admin.controls())?;
         let namespace = global.namespace();
-        let why = format!("no queue exists in namespace {namespace}; the first task or worker makes one");
+        let none = format!("no queue exists in namespace {namespace}; the first task or worker creates one");
         let rows = depths.into_iter().map(|depth| Row::new(depth, &controls)).collect();
-        global.output().list(rows, &why)?;
+        global.output().list(rows, &none)?;
         Ok(Exit::Done)
     }
 }
@@ -56,7 +59,7 @@ impl output::Row for Row {
 
     fn cells(&self) -> Vec<Cell> {
         vec![
-            Cell::new(text::line(&self.queue)),
+            table::text(&self.queue),
             Cell::new(self.priority),
             Cell::new(self.partitions),
             Cell::new(self.depth),

@@ -1,14 +1,14 @@
-//! `yadtq result`: what a task returned.
+//! `yadtq result`: the result of a task.
 
 use clap::Args;
 use yadtq::TaskId;
 
-use crate::{cli::Global, exit::Exit, failure::Failure, outcome};
+use crate::{exit::Exit, failure::Failure, global::Global, outcome};
 
-/// Print what a task returned, as JSON
+/// Print the result of a task, as JSON
 ///
-/// Prints nothing but the value, or with --json an object with the id, the status, and the result or the error. The
-/// exit code is 0 if the task succeeded, 1 if it failed or was revoked, 4 if it has not ended.
+/// Prints only the value, or with --json an object with the id, the status, and the result or the error. The exit code is
+/// 0 if the task succeeded, 1 if it failed or was revoked, 4 if it has not ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub(crate) struct GetResult {
     #[arg(long)]
     wait: bool,
 
-    /// How long to wait, such as 30s or 5m; the task goes on after that [default: no limit]
+    /// Longest time to wait, such as 30s or 5m; the task continues after it [default: no limit]
     #[arg(long, value_name = "DURATION", requires = "wait")]
     timeout: Option<humantime::Duration>,
 }

@@ -1,15 +1,15 @@
-//! `yadtq revoke`: ends a task.
+//! `yadtq revoke`: revokes a task.
 
 use clap::Args;
 use serde::Serialize;
 use yadtq::{Revocation, TaskId};
 
-use crate::{cli::Global, exit::Exit, failure::Failure, output::Answer};
+use crate::{exit::Exit, failure::Failure, global::Global, output::Answer};
 
-/// End a task: one that waits will not run, one that runs is asked to end
+/// Revoke a task: a waiting task will not run, a running task is asked to stop
 ///
-/// Also a task that no worker has seen yet, and an id that is not known at all: should its record come, it will not run.
-/// Exits with 1 if the task had ended before.
+/// This works even if no worker has seen the task yet, and even if its id is unknown: if its record arrives later, it will
+/// not run. Exits with 1 if the task had already ended.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +22,7 @@ pub(crate) struct Revoke {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Told {
+struct Answered {
     id: String,
     /// `revoked`, `asked` or `ended`.
     outcome: &'static str,
@@ -32,12 +32,12 @@ struct Told {
     status: Option<String>,
 }
 
-impl Answer for Told {
+impl Answer for Answered {
     fn human(&self) -> String {
         match (&self.worker, &self.status) {
-            (Some(worker), _) => format!("worker {worker} is asked to end it"),
-            (_, Some(status)) => format!("too late: it had ended as {status}"),
-            _ => "revoked: it will not run".to_owned(),
+            (Some(worker), _) => format!("asked worker {worker} to stop the task"),
+            (_, Some(status)) => format!("too late: the task had already ended as {status}"),
+            _ => "revoked: the task will not run".to_owned(),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Revoke {
             _ => ("revoked", None, None),
         };
         let exit = if status.is_some() { Exit::TaskFailed } else { Exit::Done };
-        global.output().print(&Told { id: self.id.to_string(), outcome, worker, status })?;
+        global.output().print(&Answered { id: self.id.to_string(), outcome, worker, status })?;
         Ok(exit)
     }
 }

@@ -1,27 +1,26 @@
-//! `yadtq scheduled`: what waits for its time, and what becomes of it instead.
+//! `yadtq scheduled`: tasks that wait for their due time or a retry; runs them now, or cancels them.
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::{Revocation, Scheduled as Found, ScheduledTask, TaskId};
+use yadtq::{
+    Revocation, TaskId,
+    admin::{Scheduled as Found, ScheduledTask},
+};
 
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::Failure,
-    output::Answer,
+    global::Global,
+    output::{self, Answer, Row},
     table::{self, Column},
-    text,
     time::ago,
 };
 
-const COLUMNS: [Column; 5] =
-    [Column::text("ID"), Column::text("TASK"), Column::text("QUEUE"), Column::text("RUNS"), Column::number("ATTEMPT")];
-
-/// List the tasks that wait for their time or for a retry, and run or end them
+/// List tasks that wait for their due time or a retry; run them now, or cancel them
 ///
-/// The first to run come first. ATTEMPT: from 2 on it is a retry. Reads all that Kafka holds of them, about a million in some
-/// seconds.
+/// The tasks with the earliest due time come first. ATTEMPT: 2 or more is a retry. The command reads all waiting records
+/// from Kafka: a million of them take some seconds.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -36,22 +35,22 @@ pub(crate) struct Scheduled {
     #[command(subcommand)]
     action: Option<Action>,
 
-    /// How many to list
+    /// Largest number of tasks to list
     #[arg(long, default_value_t = 50)]
     limit: usize,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Run tasks now; exits with 1 if one does not wait (any more)
+    /// Run tasks now; exits with 1 if one of them does not wait, or no longer
     Run {
-        /// Their ids
+        /// The tasks' ids
         #[arg(required = true)]
         ids: Vec<TaskId>,
     },
-    /// End tasks, as `yadtq revoke` does; exits with 1 if one had ended before
+    /// Revoke tasks, as `yadtq revoke` does, and delete their records; exits with 1 if one of them had already ended
     Cancel {
-        /// Their ids
+        /// The tasks' ids
         #[arg(required = true)]
         ids: Vec<TaskId>,
     },
@@ -63,13 +62,33 @@ struct List(Found);
 
 impl Answer for List {
     fn human(&self) -> String {
-        table::list(&COLUMNS, self.0.tasks.iter().map(row))
+        output::rows(&self.0.tasks)
     }
 }
 
-/// What became of one task.
+impl Row for ScheduledTask {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("ID"),
+        Column::text("TASK"),
+        Column::text("QUEUE"),
+        Column::text("RUNS"),
+        Column::number("ATTEMPT"),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            table::text(&self.id),
+            table::text(&self.task),
+            table::text(&self.queue),
+            Cell::new(ago(self.eta)),
+            Cell::new(self.attempt),
+        ]
+    }
+}
+
+/// What `run` or `cancel` did to one task.
 #[derive(Serialize)]
-struct Told {
+struct Outcome {
     id: String,
     /// `runs`, `not-waiting`, `revoked`, `asked` or `ended`.
     outcome: &'static str,
@@ -77,21 +96,21 @@ struct Told {
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct AllTold(Vec<Told>);
+struct Outcomes(Vec<Outcome>);
 
-impl Answer for AllTold {
+impl Answer for Outcomes {
     fn human(&self) -> String {
-        let said = |told: &Told| {
-            let said = match told.outcome {
+        let line = |task: &Outcome| {
+            let outcome = match task.outcome {
                 "runs" => "runs now",
-                "not-waiting" => "does not wait (any more)",
-                "asked" => "runs already, and is asked to end",
-                "ended" => "had ended before",
-                _ => "revoked: it will not run",
+                "not-waiting" => "does not wait, or no longer",
+                "asked" => "was already running, and is asked to stop",
+                "ended" => "had already ended",
+                _ => "is revoked, and will not run",
             };
-            format!("{} {said}", told.id)
+            format!("{} {outcome}", task.id)
         };
-        self.0.iter().map(said).collect::<Vec<_>>().join("\n")
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -99,47 +118,38 @@ impl Scheduled {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let client = global.connect().await?;
         let output = global.output();
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         match self.action {
             None => {
                 let found = client.admin().scheduled(self.limit).await?;
                 let (total, shown) = (found.total, found.tasks.len());
-                let why = match total {
-                    0 => format!("nothing waits for its time in namespace {}", global.namespace()),
-                    _ => format!("the first {shown} of {total}; --limit shows more"),
+                let note = match total {
+                    0 => Some(format!("no task waits for its due time in namespace {}", global.namespace())),
+                    _ if shown as u64 == total => None,
+                    _ => Some(format!("the first {shown} of {total}; use --limit to show more")),
                 };
-                output.print_or(&List(found), total == 0 || shown as u64 != total, &why)?;
+                output.print_with(&List(found), note.as_deref())?;
                 return Ok(Exit::Done);
             }
             Some(Action::Run { ids }) => {
                 for id in ids {
                     let outcome = if client.admin().run_now(&id).await? { "runs" } else { "not-waiting" };
-                    told.push(Told { id: id.to_string(), outcome });
+                    outcomes.push(Outcome { id: id.to_string(), outcome });
                 }
             }
             Some(Action::Cancel { ids }) => {
                 for id in ids {
-                    let outcome = match client.revoke(&id).await? {
+                    let outcome = match client.admin().cancel_scheduled(&id).await? {
                         Revocation::Asked { .. } => "asked",
                         Revocation::Ended { .. } => "ended",
                         _ => "revoked",
                     };
-                    told.push(Told { id: id.to_string(), outcome });
+                    outcomes.push(Outcome { id: id.to_string(), outcome });
                 }
             }
         }
-        let is_late = told.iter().any(|told| ["not-waiting", "ended"].contains(&told.outcome));
-        output.print(&AllTold(told))?;
+        let is_late = outcomes.iter().any(|task| ["not-waiting", "ended"].contains(&task.outcome));
+        output.print(&Outcomes(outcomes))?;
         Ok(if is_late { Exit::TaskFailed } else { Exit::Done })
     }
-}
-
-fn row(task: &ScheduledTask) -> Vec<Cell> {
-    vec![
-        Cell::new(text::line(&task.id)),
-        Cell::new(text::line(&task.task)),
-        Cell::new(text::line(&task.queue)),
-        Cell::new(ago(task.eta)),
-        Cell::new(task.attempt),
-    ]
 }

@@ -1,25 +1,26 @@
-//! `yadtq status`: where a task stands.
+//! `yadtq status`: the state of a task.
 
 use clap::Args;
 use comfy_table::{Cell, Color};
 use serde_json::value::RawValue;
-use yadtq::{Client, Error, TaskId, TaskInfo};
+use yadtq::{Client, Error, TaskId, admin::TaskInfo};
 
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::Failure,
-    output::{self, Answer},
+    global::Global,
+    message,
+    output::Answer,
     table, text,
     time::{age, ago, between},
 };
 
-/// Longer results are cut, in characters.
-const MAX_RESULT: usize = 1_000;
+/// Longest result or progress that is shown, in characters. Longer ones are cut.
+const MAX_VALUE_LENGTH: usize = 1_000;
 
-/// Show where a task stands
+/// Show the state of a task
 ///
-/// Exits with 0 for every task that is known, however it ended; `yadtq result` exits with 1 for one that failed.
+/// Exits with 0 for every known task, even if it failed; `yadtq result` exits with 1 for a failed task.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,16 +32,17 @@ pub(crate) struct Status {
     /// The task's id
     id: TaskId,
 
-    /// Wait until the task has ended, and tell how far it is on stderr meanwhile
+    /// Wait until the task has ended, and print its progress on stderr meanwhile
     #[arg(long)]
     watch: bool,
 }
 
 impl Answer for TaskInfo {
     fn human(&self) -> String {
-        let cell = |value: &str| Some(Cell::new(text::line(value)));
+        let cell = |value: &str| Some(table::text(value));
+        let json = |json: &RawValue, rest: &str| table::text(&text::cut(json.get(), MAX_VALUE_LENGTH, rest));
+        let time = |at: Option<u64>| at.map(|at| Cell::new(ago(at)));
         let rest = format!("yadtq result {} prints all", self.id);
-        let all = "--json prints all";
         let rows = [
             ("task", cell(&self.task)),
             ("id", cell(&self.id)),
@@ -49,21 +51,15 @@ impl Answer for TaskInfo {
             ("attempt", (self.attempt > 1).then(|| Cell::new(self.attempt))),
             ("crashes", (self.deliveries > 0).then(|| Cell::new(self.deliveries).fg(Color::DarkYellow))),
             ("worker", self.worker.as_deref().and_then(cell)),
-            (
-                "progress",
-                self.progress.as_ref().map(|json| Cell::new(text::line(&text::cut(json.get(), MAX_RESULT, all)))),
-            ),
-            ("runs", self.eta.map(|at| Cell::new(ago(at)))),
-            ("queued", self.queued_at.map(|at| Cell::new(ago(at)))),
-            ("started", self.started_at.map(|at| Cell::new(ago(at)))),
-            ("ended", self.finished_at.map(|at| Cell::new(ago(at)))),
-            (
-                "result",
-                self.result.as_ref().map(|json| Cell::new(text::line(&text::cut(json.get(), MAX_RESULT, &rest)))),
-            ),
+            ("progress", self.progress.as_ref().map(|value| json(value, "--json prints all"))),
+            ("runs", time(self.eta)),
+            ("queued", time(self.queued_at)),
+            ("started", time(self.started_at)),
+            ("ended", time(self.finished_at)),
+            ("result", self.result.as_ref().map(|value| json(value, &rest))),
             ("error", self.error.as_ref().map(|error| Cell::new(text::lines(&error.to_string())).fg(Color::DarkRed))),
         ];
-        table::lines(rows.into_iter().filter_map(|(name, value)| Some([table::name(name), value?])))
+        table::properties(rows)
     }
 }
 
@@ -73,7 +69,7 @@ impl Status {
         if self.watch {
             let mut progress = client.handle::<Box<RawValue>>(self.id.clone()).progress::<Box<RawValue>>();
             while let Some(value) = progress.next().await {
-                output::note(&format!("progress {}", value?.get()));
+                message::note(&format!("progress {}", value?.get()));
             }
         }
         global.output().print(&find(&client, &self.id).await?)?;
@@ -85,12 +81,12 @@ async fn find(client: &Client, id: &TaskId) -> Result<TaskInfo, Failure> {
     if let Some(task) = client.admin().task(id).await? {
         return Ok(task);
     }
-    // Only a handle tells an expired task from one that never was.
+    // Only a handle can distinguish an expired task from one that never existed.
     client.handle::<Box<RawValue>>(id.clone()).status().await?;
     Err(Error::NotFound { id: id.clone() }.into())
 }
 
-/// The status, and for how long.
+/// The status, and how long the task ran.
 fn state(task: &TaskInfo) -> String {
     match (task.started_at, task.finished_at) {
         (Some(started), Some(finished)) => format!("{} after {}", task.status, between(started, finished)),

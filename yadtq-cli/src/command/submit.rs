@@ -8,25 +8,25 @@ use clap::{
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 use yadtq::{Call, Client, Error, Priority, Queue, StoreError, TaskId};
 
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::{Failure, REDIS_REMEDY},
+    global::Global,
     input::Arguments,
-    outcome,
-    output::{self, Answer},
+    message, outcome,
+    output::Answer,
 };
-use tokio::time::timeout;
 
-/// A healthy Redis answers much sooner, and without one the task is sent all the same.
-const REDIS_PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for Redis before the task is sent without it. A healthy Redis answers much sooner.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 const PRIORITIES: [&str; 3] = [Priority::High.as_str(), Priority::Normal.as_str(), Priority::Low.as_str()];
 
-/// Send a task, and print its id
+/// Send a task and print its id
 ///
-/// The task is safe once the id is printed: Kafka has acknowledged it, and a worker that knows its name runs it.
+/// When the id is printed, Kafka has acknowledged the task, and a worker that registers this name will run it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,66 +42,66 @@ Examples:
   yadtq submit book 17 500 --ordering-key customer-17
   yadtq submit add -- -1 2")]
 pub(crate) struct Submit {
-    /// The task's name, as the worker registers it
+    /// The task's name, as workers register it
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 
-    /// Arguments by position: each is a JSON value, or else a string
+    /// Arguments by position; each is a JSON value, or else a string
     ///
-    /// `2`, `true`, `null`, `[1, 2]` and `"2"` are JSON. What does not parse as JSON, such as `hello` or `007`, is
+    /// `2`, `true`, `null`, `[1, 2]` and `"2"` are JSON. An argument that is not valid JSON, such as `hello` or `007`, is
     /// sent as a string. Write '"2"' to send the string 2, and -- before arguments that start with a hyphen.
     #[arg(allow_negative_numbers = true)]
     args: Vec<String>,
 
-    /// All arguments at once: a JSON array (by position), a JSON object (by name), or - to read it from stdin
+    /// All arguments at once: a JSON array (by position), a JSON object (by name), or - to read either from stdin
     #[arg(long, value_name = "JSON", conflicts_with = "args", allow_hyphen_values = true)]
     args_json: Option<String>,
 
-    /// The queue to send it to; a queue that the task's code declares is not known here
+    /// The queue. The queue that the task's code declares does not apply here
     #[arg(long, default_value_t)]
     queue: Queue,
 
-    /// How soon it runs beside others of its queue; a priority that the task's code declares is not known here
+    /// The task's priority in its queue. The priority that the task's code declares does not apply here
     #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(PRIORITIES).try_map(|name| name.parse::<Priority>()))]
     priority: Priority,
 
-    /// Run it after all tasks of the queue that were sent with this key before, one at a time: 1 to 256 bytes
+    /// Run tasks with this key one at a time, in the order in which they were sent: 1 to 256 bytes
     #[arg(long, value_name = "KEY")]
     ordering_key: Option<String>,
 
-    /// The task's id, 1 to 128 bytes; sending a task again under its id is safe: it ends once [default: a UUIDv7]
+    /// The task's id, 1 to 128 bytes. Sending a task again with its id is safe: it ends once [default: a UUIDv7]
     #[arg(long)]
     id: Option<TaskId>,
 
-    /// How long one run of the task may take, such as 30s or 5m [default: as its code says]
+    /// Longest time that one run of the task may take, such as 30s or 5m [default: as its code says]
     #[arg(long, value_name = "DURATION")]
     run_timeout: Option<humantime::Duration>,
 
-    /// How long from now it may start, such as 5m; later it ends as revoked [default: no limit]
+    /// Time from now after which the task no longer starts, such as 5m; it is revoked instead [default: no limit]
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<humantime::Duration>,
 
-    /// How long from now it waits before it runs, such as 10m or 1day [default: it does not]
+    /// Delay before the task runs, such as 10m or 1day [default: none]
     #[arg(long, value_name = "DURATION", conflicts_with = "eta")]
     countdown: Option<humantime::Duration>,
 
-    /// When it runs, and not before, in UTC: 2027-01-31T08:00:00Z [default: at once]
+    /// Earliest time at which the task runs, in UTC: 2027-01-31T08:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     eta: Option<humantime::Timestamp>,
 
-    /// How often it is tried again after its first attempt [default: as its code says, else 3]
+    /// Number of retries after the first attempt [default: as its code says, else 3]
     #[arg(long, value_name = "NUMBER")]
     max_retries: Option<u32>,
 
-    /// How long its result is kept, such as 1h or 7d; 0s: not at all [default: as its code says, else 24h]
+    /// How long the result is kept, such as 1h or 7d; 0s keeps no result [default: as its code says, else 24h]
     #[arg(long, value_name = "DURATION")]
     result_ttl: Option<humantime::Duration>,
 
-    /// Make no second task of the same NAME and KEY: while the key is kept, print the id of the first
+    /// Deduplicate by key: while the key is kept, a later call with the same NAME and KEY sends nothing and prints the first id
     #[arg(long, value_name = "KEY", requires = "unique_ttl")]
     unique: Option<String>,
 
-    /// How long the key is kept from the first task on, such as 1h: 1 second to 365 days
+    /// How long the key is kept, counted from the first call, such as 1h: 1 second to 365 days
     #[arg(long, value_name = "DURATION", requires = "unique")]
     unique_ttl: Option<humantime::Duration>,
 
@@ -109,7 +109,7 @@ pub(crate) struct Submit {
     #[arg(long)]
     wait: bool,
 
-    /// How long to wait for the result, such as 30s or 5m; the task goes on after that [default: no limit]
+    /// Longest time to wait for the result, such as 30s or 5m; the task continues after it [default: no limit]
     #[arg(long, value_name = "DURATION", requires = "wait")]
     timeout: Option<humantime::Duration>,
 }
@@ -120,7 +120,7 @@ struct Sent<'a> {
     id: &'a str,
     task: &'a str,
     queue: &'a str,
-    /// With a unique key: whether this made the task.
+    /// With a unique key: whether this call sent the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<bool>,
 }
@@ -165,21 +165,21 @@ impl Submit {
         if let (Some(key), Some(ttl)) = (&self.unique, self.unique_ttl) {
             call = call.unique(key, *ttl);
         }
-        let met = meet_redis(&client, &id, self.wait).await?;
+        let connected = wait_for_redis(&client, &id, self.wait).await?;
         let handle = call.send(&client).await?;
         let (id, output) = (handle.id(), global.output());
         if !handle.is_new() {
-            output::note(&format!("task {id} has this key already; no second one was made"));
+            message::note(&format!("task {id} already has this key; no second task was sent"));
         }
         if self.wait {
             if handle.is_new() {
-                output::note(&format!("sent as {id}"));
+                message::note(&format!("sent as {id}"));
             }
             return outcome::wait(&handle, self.timeout.map(Into::into), output).await;
         }
-        if !met {
-            output::warning(&format!(
-                "redis did not answer within {REDIS_PATIENCE:?}, so the task's status is not known until a worker has \
+        if !connected {
+            message::warning(&format!(
+                "redis did not answer within {REDIS_TIMEOUT:?}, so the task's status is unknown until a worker has read \
                  the task; {REDIS_REMEDY}"
             ));
         }
@@ -189,20 +189,23 @@ impl Submit {
     }
 }
 
-/// Waits until Redis answers: a client that has not met it yet sends without noting the task as queued, and
-/// `yadtq status` right after would know nothing of it. `needed`: without Redis nothing is to be sent.
-async fn meet_redis(client: &Client, id: &TaskId, needed: bool) -> Result<bool, Failure> {
+/// Waits until Redis answers, and returns whether it does. Until then a client sends tasks without recording them as
+/// queued, and `yadtq status` right after would not find the task. If Redis is `needed`, its absence is an error.
+async fn wait_for_redis(client: &Client, id: &TaskId, needed: bool) -> Result<bool, Failure> {
     let admin = client.admin();
     let known = if needed {
         admin.task(id).await?
     } else {
-        match timeout(REDIS_PATIENCE, admin.task(id)).await {
+        match timeout(REDIS_TIMEOUT, admin.task(id)).await {
             Err(_) | Ok(Err(Error::Store(StoreError::Unavailable(_)))) => return Ok(false),
             Ok(known) => known?,
         }
     };
     if let Some(task) = known {
-        output::note(&format!("task {id} is known already, it is {}; sent again, it still ends once", task.status));
+        message::note(&format!(
+            "task {id} already exists, its status is {}; it is sent again, and still ends once",
+            task.status
+        ));
     }
     Ok(true)
 }

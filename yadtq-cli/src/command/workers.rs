@@ -1,23 +1,22 @@
-//! `yadtq workers`: who works.
+//! `yadtq workers`: the live workers.
 
 use clap::Args;
 use comfy_table::{Cell, Color};
-use yadtq::WorkerInfo;
+use yadtq::admin::WorkerInfo;
 
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::Failure,
+    global::Global,
     output::Row,
-    table::Column,
-    text,
+    table::{self, Column},
     time::{age, ago},
 };
 
-/// List the workers that are alive
+/// List the live workers
 ///
-/// RUNNING: tasks it runs, of how many it can run at once. DONE: tasks ended since it started, failures included. SEEN:
-/// its last heartbeat; one comes every 2 seconds.
+/// RUNNING: tasks that the worker runs, and how many it can run at once. DONE: tasks that ended since it started, including
+/// failed ones. SEEN: its last heartbeat; workers send one every 2 seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,8 +28,8 @@ impl Workers {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let mut workers = global.connect().await?.admin().workers().await?;
         workers.sort_by(|a, b| (&a.host, a.started_at, &a.id).cmp(&(&b.host, b.started_at, &b.id)));
-        let why = format!("no worker is alive in namespace {}; tasks wait until one starts", global.namespace());
-        global.output().list(workers, &why)?;
+        let none = format!("no worker is alive in namespace {}; tasks wait until one starts", global.namespace());
+        global.output().list(workers, &none)?;
         Ok(Exit::Done)
     }
 }
@@ -51,15 +50,15 @@ impl Row for WorkerInfo {
     fn cells(&self) -> Vec<Cell> {
         let failed = Cell::new(self.failed);
         vec![
-            Cell::new(text::line(&self.id)),
-            Cell::new(text::line(&self.host)),
+            table::text(&self.id),
+            table::text(&self.host),
             Cell::new(self.pid),
             Cell::new(format!("{}/{}", self.running, self.slots)),
             Cell::new(self.processed),
             if self.failed > 0 { failed.fg(Color::DarkRed) } else { failed },
             Cell::new(age(self.started_at)),
             Cell::new(ago(self.seen_at)),
-            Cell::new(text::line(&self.queues.join(", "))),
+            table::text(&self.queues.join(", ")),
         ]
     }
 }

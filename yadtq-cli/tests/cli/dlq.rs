@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::support::Place;
 
-/// Makes a dead letter: a text where a number belongs.
-async fn bury(place: &Place, id: &str) {
+/// Makes a dead letter: the task gets a string where it expects a number.
+async fn make_dead_letter(place: &Place, id: &str) {
     place.yadtq(["submit", "add", "one", "2", "--id", id, "--wait"]).await.exits(1);
-    // The outcome is told before the letter is acknowledged.
+    // Callers are notified of the outcome before Kafka acknowledges the letter.
     while place.yadtq(["dlq", "show", id]).await.code == 3 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -20,15 +20,14 @@ fn ids(page: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn dead_letters_are_listed_and_shown() {
     let place = Place::new();
-    place.yadtq(["dlq", "list"]).await.exits(0).prints("").says("note: there is no such dead letter");
+    place.yadtq(["dlq", "list"]).await.exits(0).prints("").says("note: no dead letter matches");
     place.yadtq(["dlq", "list", "--json"]).await.exits(0).quietly().prints("{\"letters\":[]}\n");
-    let unknown =
-        "error: no dead letter of task or place x; `yadtq dlq list` lists those that were not replayed or purged yet";
+    let unknown = "error: no dead letter with task id or place x; `yadtq dlq list` lists those that were not replayed or purged yet";
     place.yadtq(["dlq", "show", "x"]).await.exits(3).says(unknown).prints("");
 
     let worker = place.worker().await;
     for id in ["d1", "d2", "d3"] {
-        bury(&place, id).await;
+        make_dead_letter(&place, id).await;
     }
     worker.stop().await.unwrap();
     let human = place.yadtq(["dlq", "list"]).await.exits(0).quietly().stdout;
@@ -40,8 +39,8 @@ async fn dead_letters_are_listed_and_shown() {
     let first = place.yadtq(["dlq", "list", "--limit", "2", "--json"]).await.exits(0).quietly().json();
     assert_eq!(ids(&first), ["d1", "d2"], "oldest first");
     let cursor = first["next"].as_str().unwrap();
-    let said = format!("note: there are more: --cursor {cursor}");
-    place.yadtq(["dlq", "list", "--limit", "2"]).await.exits(0).says(&said);
+    let note = format!("note: there are more; use --cursor {cursor}");
+    place.yadtq(["dlq", "list", "--limit", "2"]).await.exits(0).says(&note);
     let last = place.yadtq(["dlq", "list", "--limit", "2", "--cursor", cursor, "--json"]).await.exits(0).json();
     assert_eq!((ids(&last), last.get("next")), (vec!["d3"], None));
     for (args, count) in [
@@ -69,17 +68,17 @@ async fn dead_letters_are_listed_and_shown() {
 #[tokio::test]
 async fn dead_letters_are_replayed_and_purged() {
     let place = Place::new();
-    let none = "note: there is no such dead letter";
+    let none = "note: no dead letter matches";
     place.yadtq(["dlq", "replay", "--all"]).await.exits(3).says(none).prints("replayed 0\n");
     place.yadtq(["dlq", "purge", "--all", "--yes"]).await.exits(3).says(none).prints("purged 0\n");
-    place.yadtq(["dlq", "replay", "x"]).await.exits(3).mentions("no dead letter of task or place x");
+    place.yadtq(["dlq", "replay", "x"]).await.exits(3).mentions("no dead letter with task id or place x");
 
     let worker = place.worker().await;
     for id in ["d1", "d2", "d3"] {
-        bury(&place, id).await;
+        make_dead_letter(&place, id).await;
     }
     place.yadtq(["dlq", "replay", "d2", "--json"]).await.exits(0).quietly().json();
-    // It cannot be run any better now.
+    // Its arguments are still wrong.
     place.until("d2", "failure").await;
     worker.stop().await.expect("it stops");
     let again = place.yadtq(["dlq", "list", "--json"]).await.exits(0).json();
@@ -96,8 +95,9 @@ async fn dead_letters_are_replayed_and_purged() {
     worker.stop().await.expect("it stops");
     let dry = place.yadtq(["dlq", "purge", "--all", "--dry-run", "--json"]).await.exits(0).quietly().json();
     assert_eq!(dry, json!({"would-purge": 3}));
-    let nobody = "error: there is nobody to ask; say --yes to purge, or --dry-run to count";
-    place.yadtq(["dlq", "purge", "--all"]).await.exits(2).says(nobody).prints("");
+    let unconfirmed = "error: cannot ask for confirmation, because stdin is not a terminal; use --yes to purge, or \
+                       --dry-run to count";
+    place.yadtq(["dlq", "purge", "--all"]).await.exits(2).says(unconfirmed).prints("");
     let one = place.yadtq(["dlq", "purge", "d3", "--yes", "--json"]).await.exits(0).quietly().json();
     assert_eq!(one, json!({"purged": 1}));
     place.yadtq(["dlq", "purge", "--all", "--yes"]).await.exits(0).quietly().prints("purged 2\n");
@@ -105,7 +105,7 @@ async fn dead_letters_are_replayed_and_purged() {
 }
 
 #[tokio::test]
-async fn a_task_that_failed_for_good_is_one() {
+async fn a_task_that_failed_for_good_is_a_dead_letter() {
     let place = Place::new();
     let worker = place.worker().await;
     place.yadtq(["submit", "fail", "no money", "--id", "poor", "--max-retries", "1", "--wait"]).await.exits(1);
@@ -115,7 +115,7 @@ async fn a_task_that_failed_for_good_is_one() {
     let letter = place.yadtq(["dlq", "show", "poor", "--json"]).await.exits(0).json();
     assert_eq!((&letter["reason"], &letter["attempts"]), (&json!("retries"), &json!(2)));
     assert!(letter["error"].as_str().is_some_and(|error| error.contains("no money")), "{letter}");
-    // Run again, it has all its attempts again.
+    // A replay gives the task all its attempts again.
     place.yadtq(["dlq", "replay", "poor"]).await.exits(0).prints("replayed 1\n");
     let place_of_old = letter["place"].as_str().expect("a place").to_owned();
     while place.yadtq(["dlq", "show", "poor"]).await.code == 3 {
@@ -128,10 +128,10 @@ async fn a_task_that_failed_for_good_is_one() {
 }
 
 #[tokio::test]
-async fn a_letter_that_cannot_be_replayed_is_named() {
+async fn a_letter_that_cannot_be_replayed_is_listed() {
     let place = Place::new();
     let worker = place.worker().await;
-    bury(&place, "kept").await;
+    make_dead_letter(&place, "kept").await;
     worker.stop().await.expect("it stops");
     place.forge("kept", &[("status", "success"), ("task", "add"), ("queue", "default")]).await;
     let ran = place.yadtq(["dlq", "replay", "kept"]).await.exits(1).prints("replayed 0, 1 cannot be replayed\n");
@@ -142,16 +142,17 @@ async fn a_letter_that_cannot_be_replayed_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_in_a_question_is_named() {
+async fn wrong_options_are_named() {
     let place = Place::new();
-    for (args, said) in [
-        (["dlq", "list", "--cursor", "x"], "error: cursor: `x` is none; take it from an earlier page"),
+    for (args, error) in [
+        (["dlq", "list", "--cursor", "x"], "error: cursor: `x` is not a cursor; take the cursor from an earlier page"),
         (["dlq", "list", "--limit", "0"], "error: limit: a page has 1 to 10000 letters"),
         (["dlq", "list", "--limit", "10001"], "error: limit: a page has 1 to 10000 letters"),
     ] {
-        place.yadtq(args).await.exits(2).says(said);
+        place.yadtq(args).await.exits(2).says(error);
     }
-    let which = "error: say which ones: ids, a filter such as --task or --reason, or --all for all of them";
+    let which =
+        "error: select dead letters: by id, with a filter such as --task or --reason, or all of them with --all";
     place.yadtq(["dlq", "replay"]).await.exits(2).says(which);
     place.yadtq(["dlq", "purge", "--yes"]).await.exits(2).says(which);
     place.yadtq(["dlq", "purge", "--all", "--task", "add"]).await.exits(2).mentions("contradict each other");

@@ -1,4 +1,4 @@
-//! `yadtq workers`, `yadtq queues` and `yadtq ping`.
+//! `yadtq workers`, `queues`, `periodic`, `scheduled` and `ping`.
 
 use serde_json::json;
 use yadtq::{Call, Missed, Periodic};
@@ -16,7 +16,7 @@ async fn workers_are_listed() {
     place.yadtq(["submit", "fail", "on purpose", "--wait"]).await.exits(1);
     place.yadtq(["submit", "hold", "--id", "long"]).await.exits(0);
     place.until("long", "running").await;
-    // The heartbeat tells of it.
+    // The next heartbeat reports it.
     let listed = loop {
         let listed = place.yadtq(["workers", "--json"]).await.exits(0).quietly().json();
         if listed[0]["running"] == 1 {
@@ -43,9 +43,9 @@ async fn workers_are_listed() {
 }
 
 #[tokio::test]
-async fn queues_are_listed_with_what_waits() {
+async fn queues_are_listed_with_their_lag() {
     let place = Place::new();
-    let none = format!("note: no queue exists in namespace {}; the first task or worker makes one", place.namespace);
+    let none = format!("note: no queue exists in namespace {}; the first task or worker creates one", place.namespace);
     place.yadtq(["queues"]).await.exits(0).prints("").says(&none);
     place.yadtq(["queues", "--json"]).await.exits(0).quietly().prints("[]\n");
 
@@ -111,7 +111,7 @@ async fn periodic_tasks_are_listed_with_next_and_last() {
 }
 
 #[tokio::test]
-async fn ping_tells_what_it_reached() {
+async fn ping_reports_the_servers() {
     let place = Place::new();
     let ran = place.yadtq(["ping"]).await.exits(0).quietly();
     let starts: Vec<_> = ran.stdout.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>()).collect();
@@ -130,7 +130,7 @@ async fn ping_tells_what_it_reached() {
 }
 
 #[tokio::test]
-async fn servers_come_from_the_environment_too() {
+async fn the_environment_can_name_the_servers() {
     let place = Place::new();
     let mut command = crate::support::yadtq();
     command.envs([("YADTQ_KAFKA", &place.kafka), ("YADTQ_REDIS", &place.redis), ("YADTQ_NAMESPACE", &place.namespace)]);
@@ -145,9 +145,9 @@ async fn verbose_logs_go_to_stderr() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_time_is_listed_run_and_cancelled() {
+async fn scheduled_tasks_are_listed_run_and_cancelled() {
     let place = Place::new();
-    let none = format!("note: nothing waits for its time in namespace {}", place.namespace);
+    let none = format!("note: no task waits for its due time in namespace {}", place.namespace);
     place.yadtq(["scheduled"]).await.exits(0).prints("").says(&none);
     let worker = place.worker().await;
     place.yadtq(["submit", "add", "1", "2", "--id", "soon", "--countdown", "1h"]).await.exits(0);
@@ -157,17 +157,17 @@ async fn what_waits_for_its_time_is_listed_run_and_cancelled() {
     assert_eq!((ids, &listed["total"]), (vec![&json!("soon"), &json!("late")], &json!(2)));
     let human = place.yadtq(["scheduled", "--limit", "1"]).await.exits(0);
     assert!(human.stdout.contains("in 59m") && human.stdout.lines().count() == 2, "{human:#?}");
-    human.says("note: the first 1 of 2; --limit shows more");
+    human.says("note: the first 1 of 2; use --limit to show more");
     let status = place.yadtq(["status", "soon"]).await.exits(0).quietly();
     assert!(status.stdout.contains("scheduled") && status.stdout.contains("in 59m"), "{status:#?}");
 
     place.yadtq(["scheduled", "run", "soon"]).await.exits(0).quietly().prints("soon runs now\n");
     place.until("soon", "success").await;
-    place.yadtq(["scheduled", "cancel", "late"]).await.exits(0).prints("late revoked: it will not run\n");
+    place.yadtq(["scheduled", "cancel", "late"]).await.exits(0).prints("late is revoked, and will not run\n");
     place.until("late", "revoked").await;
-    place.yadtq(["scheduled", "run", "late"]).await.exits(1).prints("late does not wait (any more)\n");
-    let told = place.yadtq(["scheduled", "cancel", "soon", "--json"]).await.exits(1).json();
-    assert_eq!(told, json!([{"id": "soon", "outcome": "ended"}]));
+    place.yadtq(["scheduled", "run", "late"]).await.exits(1).prints("late does not wait, or no longer\n");
+    let outcomes = place.yadtq(["scheduled", "cancel", "soon", "--json"]).await.exits(1).json();
+    assert_eq!(outcomes, json!([{"id": "soon", "outcome": "ended"}]));
     assert_eq!(place.yadtq(["scheduled", "--json"]).await.exits(0).json()["total"], 0);
 
     place.yadtq(["submit", "add", "1", "2", "--countdown", "0s"]).await.exits(2).mentions("countdown");

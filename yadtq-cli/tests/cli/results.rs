@@ -34,7 +34,7 @@ async fn a_task_that_succeeded() {
 async fn a_task_that_failed() {
     let place = Place::new();
     let worker = place.worker().await;
-    let failed = "error: task failed after 1 attempt(s): error: no\\nmoney";
+    let failed = "error: task bad (fail) failed after 1 attempt(s): error: no\\nmoney";
     let submit = ["submit", "fail", "no\nmoney", "--id", "bad", "--wait"];
     place.yadtq(submit).await.exits(1).says(failed).prints("");
 
@@ -51,10 +51,11 @@ async fn a_task_that_failed() {
 async fn a_task_that_was_revoked() {
     let place = Place::new();
     place.yadtq(["submit", "add", "1", "2", "--id", "gone"]).await.exits(0);
-    place.yadtq(["revoke", "gone"]).await.exits(0).quietly().prints("revoked: it will not run\n");
+    place.yadtq(["revoke", "gone"]).await.exits(0).quietly().prints("revoked: the task will not run\n");
     place.yadtq(["result", "gone"]).await.exits(1).says("error: task gone was revoked: it was asked to end").prints("");
     let result = place.yadtq(["result", "gone", "--wait", "--json"]).await.exits(1).json();
-    assert_eq!(result, json!({"id": "gone", "status": "revoked"}));
+    let error = json!({"kind": "revoked", "message": "it was asked to end"});
+    assert_eq!(result, json!({"id": "gone", "status": "revoked", "error": error}));
     place.yadtq(["status", "gone"]).await.exits(0);
 
     let worker = place.worker().await;
@@ -71,11 +72,11 @@ async fn a_task_whose_result_was_not_kept() {
     place.yadtq(["submit", "add", "1", "2", "--id", "quiet", "--result-ttl", "0s", "--wait"]).await.exits(0).prints("");
     worker.stop().await.unwrap();
     let ran = place.yadtq(["result", "quiet"]).await.exits(0).prints("");
-    ran.says("note: task quiet succeeded, and its result was not kept, as asked");
+    ran.says("note: task quiet succeeded; its result was not kept, as requested");
 }
 
 #[tokio::test]
-async fn a_task_that_tells_how_far_it_is() {
+async fn a_task_that_reports_its_progress() {
     let place = Place::new();
     let fields = [("status", "running"), ("task", "import"), ("progress", r#"{"rows":[1,"\u001b"]}"#)];
     place.forge("far", &fields).await;
@@ -100,7 +101,7 @@ async fn a_task_that_has_not_ended() {
     let place = Place::new();
     place.yadtq(["submit", "hold", "--id", "long"]).await.exits(0);
     let early = place.yadtq(["result", "long"]).await.exits(4).prints("");
-    early.says("error: task long has not ended yet, it is queued; wait for it with --wait");
+    early.says("error: task long has not ended yet, its status is queued; use --wait to wait for it");
 
     let worker = place.worker().await;
     place.until("long", "running").await;
@@ -108,11 +109,11 @@ async fn a_task_that_has_not_ended() {
     assert!(status.stdout.contains("status   running for "), "{status:#?}");
     let json = place.yadtq(["result", "long", "--json"]).await.exits(4).json();
     assert_eq!(json, json!({"id": "long", "status": "running"}));
-    let again = "it goes on, and `yadtq result long --wait` waits again";
+    let again = "it continues, and `yadtq result long --wait` waits for it";
     let waited = place.yadtq(["result", "long", "--wait", "--timeout", "200ms"]).await.exits(4).prints("");
-    waited.says(&format!("error: task long had not ended after 200ms, it is running; {again}"));
+    waited.says(&format!("error: task long did not end within 200ms, its status is running; {again}"));
     let waited = place.yadtq(["submit", "hold", "--wait", "--timeout", "200ms"]).await.exits(4).prints("");
-    waited.mentions("had not ended after 200ms");
+    waited.mentions("did not end within 200ms");
     worker.stop().await.unwrap();
 }
 
@@ -126,7 +127,7 @@ async fn waiting_begins_before_the_task_ends() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_known() {
+async fn an_unknown_task() {
     let (place, elsewhere) = (Place::new(), Place::new());
     let unknown = "error: no task lost in the result backend; check the id, YADTQ_REDIS and YADTQ_NAMESPACE";
     for args in [["status", "lost", "--json"], ["result", "lost", "--json"], ["result", "lost", "--wait"]] {
@@ -141,7 +142,7 @@ async fn a_task_that_is_not_known() {
 }
 
 #[tokio::test]
-async fn foreign_text_cannot_steer_the_terminal() {
+async fn text_from_others_cannot_control_the_terminal() {
     let place = Place::new();
     let evil = [("status", "queued"), ("task", "add\u{1b}]0;owned\u{7}"), ("queue", "a\nb")];
     place.forge("evil\u{1b}[2J", &evil).await;

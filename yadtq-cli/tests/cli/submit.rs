@@ -27,23 +27,23 @@ async fn arguments_come_as_json_or_else_as_strings() {
 }
 
 #[tokio::test]
-async fn the_id_is_all_it_prints() {
+async fn it_prints_only_the_id() {
     let place = Place::new();
     let ran = place.yadtq(["submit", "add", "1", "2"]).await.exits(0).quietly();
     assert_eq!(ran.line().len(), 36, "a UUID: {ran:?}");
     let ran = place.yadtq(["submit", "greet", "Ada", "--queue", "mail", "--id", "mine", "--json"]).await;
     assert_eq!(ran.exits(0).quietly().json(), json!({"id": "mine", "task": "greet", "queue": "mail"}));
-    // It is known at once, without any worker.
+    // Its status is known at once, without any worker.
     place.until("mine", "queued").await;
 }
 
 #[tokio::test]
-async fn a_second_submit_of_an_id_is_told_and_harmless() {
+async fn a_second_submit_of_an_id_is_noted_and_harmless() {
     let place = Place::new();
     let worker = place.worker().await;
     place.yadtq(["submit", "add", "1", "2", "--id", "twice", "--wait"]).await.exits(0).prints("3\n");
     let again = place.yadtq(["submit", "add", "5", "5", "--id", "twice"]).await.exits(0).prints("twice\n");
-    again.says("note: task twice is known already, it is success; sent again, it still ends once");
+    again.says("note: task twice already exists, its status is success; it is sent again, and still ends once");
     place.yadtq(["result", "twice"]).await.exits(0).prints("3\n");
     worker.stop().await.unwrap();
 }
@@ -53,25 +53,25 @@ async fn a_unique_key_makes_one_task() {
     let place = Place::new();
     let submit = ["submit", "add", "1", "2", "--unique", "k", "--unique-ttl", "1h"];
     let first = place.yadtq(submit).await.exits(0).quietly().line().to_owned();
-    let note = format!("note: task {first} has this key already; no second one was made");
+    let note = format!("note: task {first} already has this key; no second task was sent");
     place.yadtq(submit).await.exits(0).says(&note).prints(&format!("{first}\n"));
     let [a, b, c, d, e, f, g, h] = submit;
-    let told = place.yadtq([a, b, c, d, e, f, g, h, "--json"]).await.exits(0).says(&note).json();
-    assert_eq!(told, json!({"id": first, "task": "add", "queue": "default", "new": false}));
+    let sent = place.yadtq([a, b, c, d, e, f, g, h, "--json"]).await.exits(0).says(&note).json();
+    assert_eq!(sent, json!({"id": first, "task": "add", "queue": "default", "new": false}));
     let worker = place.worker().await;
     place.yadtq([a, b, "5", "6", e, f, g, h, "--wait"]).await.exits(0).says(&note).prints("3\n");
     let other = place.yadtq([a, b, c, d, e, "other", g, h, "--json"]).await.exits(0).quietly().json();
     assert_eq!(other["new"], true);
     worker.stop().await.unwrap();
 
-    let mut away = crate::support::yadtq();
-    away.args(["--kafka", &place.kafka, "--redis", "redis://127.0.0.1:1", "--namespace", &place.namespace]);
-    let ran = crate::support::run(away.args(submit), "").await.exits(5);
+    let mut without_redis = crate::support::yadtq();
+    without_redis.args(["--kafka", &place.kafka, "--redis", "redis://127.0.0.1:1", "--namespace", &place.namespace]);
+    let ran = crate::support::run(without_redis.args(submit), "").await.exits(5);
     ran.mentions("nothing was sent").prints("");
 }
 
 #[tokio::test]
-async fn a_run_has_its_timeout() {
+async fn a_run_has_a_timeout() {
     let place = Place::new();
     let worker = place.worker().await;
     let ran = place.yadtq(["submit", "hold", "--run-timeout", "50ms", "--wait", "--timeout", "30s"]).await;
@@ -106,7 +106,7 @@ async fn a_task_with_an_ordering_key_waits_for_the_one_before() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_refused_with_a_remedy() {
+async fn invalid_tasks_are_refused_with_a_remedy() {
     let place = Place::new();
     let refused = |ran: crate::support::Ran, words: &str| ran.exits(2).mentions("error: ").mentions(words).prints("");
     refused(place.yadtq(["submit", "add", "--args-json", "[1,"]).await, "--args-json is not JSON: EOF");
@@ -123,14 +123,17 @@ async fn what_cannot_be_sent_is_refused_with_a_remedy() {
     refused(place.yadtq(["submit", "add", "--unique", "k", "--unique-ttl", "0s"]).await, "1 s to 365 days");
     refused(place.yadtq(["submit", "add", "--unique", "", "--unique-ttl", "1h"]).await, "1 to 256 bytes");
     refused(place.yadtq(["submit", "add", "--ordering-key", ""]).await, "1 to 256 bytes");
-    refused(place.yadtq(["submit", "add", "--ordering-key", "k", "--priority", "low"]).await, "beside `priority` low");
+    refused(
+        place.yadtq(["submit", "add", "--ordering-key", "k", "--priority", "low"]).await,
+        "combined with `priority` low",
+    );
     refused(place.yadtq(["submit", "add", "--priority", "urgent"]).await, "possible values: high, normal, low");
     let large = format!("[\"{}\"]", "x".repeat(1_000_000));
     refused(place.with_stdin(["submit", "add", "--args-json", "-"], &large).await, "send a reference to the data");
 }
 
 #[tokio::test]
-async fn broken_json_is_sent_as_a_string_and_told() {
+async fn invalid_json_is_sent_as_a_string_with_a_warning() {
     let place = Place::new();
     let worker = place.worker().await;
     let ran = place.yadtq(["submit", "greet", "{a: 1}", "--queue", "mail", "--wait"]).await.exits(0);

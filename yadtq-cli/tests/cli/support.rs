@@ -1,4 +1,4 @@
-//! A place of its own for every test, a worker in it, and a way to run the command there.
+//! A namespace of its own for every test, a worker in it, and a way to run the command there.
 
 use std::{
     process::Stdio,
@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 use yadtq::{Client, Context, RunningWorker, TaskId, Worker, WorkerBuilder};
 
-/// Far above what anything here takes, so that only what hangs runs into it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time for anything here. It is far more than necessary, so only something that hangs reaches it.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The servers that the tests use, and a namespace that no other test uses.
 pub(crate) struct Place {
@@ -40,12 +40,12 @@ impl Place {
         self.with_stdin(args, "").await
     }
 
-    /// Runs `yadtq`, which can read this.
+    /// Runs `yadtq` with this text on stdin.
     pub(crate) async fn with_stdin<const N: usize>(&self, args: [&str; N], stdin: &str) -> Ran {
         run(self.command().args(args), stdin).await
     }
 
-    /// `yadtq`, with options that name this place.
+    /// `yadtq`, with the options for these servers and this namespace.
     pub(crate) fn command(&self) -> Command {
         let mut command = yadtq();
         command.args(["--kafka", &self.kafka, "--redis", &self.redis, "--namespace", &self.namespace]);
@@ -57,15 +57,15 @@ impl Place {
         client.build().await.expect("settings that are right")
     }
 
-    /// A worker that knows the tasks below.
+    /// A worker that registers the tasks below.
     pub(crate) async fn worker(&self) -> RunningWorker {
         self.worker_with(|worker| worker).await
     }
 
-    /// The same, with settings of its own.
+    /// The same worker with more settings.
     pub(crate) async fn worker_with(&self, set: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> RunningWorker {
         let worker = Worker::builder().client(&self.client().await).register(add).register(greet).register(fail);
-        // What runs until it is told to end must not make the tests wait.
+        // Tasks that run until they are asked to stop must not delay the tests.
         let worker = worker.register(hold).register(climb).drain_timeout(Duration::from_millis(100)).concurrency(7);
         set(worker.blocking_concurrency(1)).start().await.expect("settings that are right")
     }
@@ -78,12 +78,12 @@ impl Place {
             if ran.code == 0 && ran.json()["status"] == status {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{id} does not become {status}: {ran:?}");
+            assert!(start.elapsed() < TEST_TIMEOUT, "{id} does not become {status}: {ran:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Writes a task's hash as if YADTQ had.
+    /// Writes a task's hash, as YADTQ would.
     pub(crate) async fn forge(&self, id: &str, fields: &[(&str, &str)]) {
         let client = redis::Client::open(&*self.redis).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
@@ -128,7 +128,7 @@ impl Ran {
         self
     }
 
-    /// Checks that nothing was said besides the answer.
+    /// Checks that there is no note, warning or error.
     #[track_caller]
     pub(crate) fn quietly(self) -> Self {
         assert_eq!(self.stderr, "", "{self:#?}");
@@ -150,7 +150,7 @@ impl Ran {
     }
 }
 
-/// `yadtq`, without what the environment says.
+/// `yadtq`, without the variables of the environment.
 pub(crate) fn yadtq() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_yadtq"));
     for name in ["YADTQ_KAFKA", "YADTQ_REDIS", "YADTQ_NAMESPACE", "YADTQ_KAFKA_CONF", "CLICOLOR_FORCE", "NO_COLOR"] {
@@ -165,10 +165,11 @@ pub(crate) async fn run(command: &mut Command, stdin: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the binary was built with the tests");
     let mut pipe = child.stdin.take().expect("it is piped");
-    // One that does not read has ended already.
+    // This fails if the command has ended without reading.
     let _ = pipe.write_all(stdin.as_bytes()).await;
     drop(pipe);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").expect("it can end");
+    let output =
+        tokio::time::timeout(TEST_TIMEOUT, child.wait_with_output()).await.expect("it ends").expect("it can end");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     let code = output.status.code().expect("no signal ended it");
     let ran = Ran { code, stdout: text(output.stdout), stderr: text(output.stderr), took: start.elapsed() };
@@ -201,7 +202,7 @@ async fn hold(ctx: Context) {
     ctx.cancelled().await;
 }
 
-/// Tells how far it is.
+/// Reports its progress.
 #[yadtq::task]
 async fn climb(ctx: Context) {
     for step in 1..=10 {

@@ -1,4 +1,4 @@
-//! Help, completions, colours and pipes: what needs no server.
+//! Help, completions, colours and pipes: everything that needs no server.
 
 use std::process::Stdio;
 
@@ -36,22 +36,22 @@ async fn help_lists_the_commands_and_the_exit_codes() {
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     assert_eq!(
         list,
-        "  submit       Send a task, and print its id
-  status       Show where a task stands
-  result       Print what a task returned, as JSON
-  revoke       End a task: one that waits will not run, one that runs is asked to end
-  workers      List the workers that are alive
-  queues       List the queues, with how much waits in each
-  pause        Pause a queue: workers take nothing more from it until it is resumed
-  resume       Let workers take tasks from a paused queue again
-  purge        End all tasks that wait in a queue, and tell whoever awaits them
-  disable      Run no task of a name any more, in any queue, until it is enabled
-  enable       Let tasks of a disabled name run again
-  controls     List what holds: paused queues, disabled tasks, purges
-  dlq          List, replay and purge dead letters: what failed for good, or could not be run
-  scheduled    List the tasks that wait for their time or for a retry, and run or end them
+        "  submit       Send a task and print its id
+  status       Show the state of a task
+  result       Print the result of a task, as JSON
+  revoke       Revoke a task: a waiting task will not run, a running task is asked to stop
+  workers      List the live workers
+  queues       List the queues, and how many tasks wait in each
+  pause        Pause a queue: workers take no tasks from it until it is resumed
+  resume       Resume a paused queue: workers take tasks from it again
+  purge        Revoke all tasks that wait in a queue, and notify their callers
+  disable      Disable a task: no task of this name runs, in any queue, until it is enabled
+  enable       Enable a disabled task: tasks of this name run again
+  controls     List the controls in effect: paused queues, disabled tasks, purges
+  dlq          List, replay and purge dead letters: tasks that failed for good or could not be run
+  scheduled    List tasks that wait for their due time or a retry; run them now, or cancel them
   periodic     List the periodic tasks that workers declare, with their next and last runs
-  ping         Ask Kafka and Redis who they are, and look for settings that endanger tasks
+  ping         Check the connection to Kafka and Redis, and warn about settings that endanger tasks
   completions  Print a completion script for a shell
   help         Print this message or the help of the given subcommand(s)"
     );
@@ -102,7 +102,7 @@ async fn colours_only_where_they_belong() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_error() {
+async fn a_closed_pipe_is_no_error() {
     let mut command = yadtq();
     command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -114,19 +114,19 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_full_disk_is_told() {
+async fn a_full_disk_is_reported() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = yadtq();
     command.args(["completions", "bash"]).stdout(full).stderr(Stdio::piped());
     let output = command.spawn().unwrap().wait_with_output().await.unwrap();
     assert_eq!(output.status.code(), Some(6));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with("error: the answer cannot be written: No space left"), "{stderr}");
+    assert!(stderr.starts_with("error: cannot write the output: No space left"), "{stderr}");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn closed_streams_do_not_make_it_panic() {
+async fn closed_streams_cause_no_panic() {
     for redirections in [">&-", "2>&-", ">&- 2>&-", "<&-"] {
         for command in ["completions bash", "ping --kafka embedded", "submit add --args-json -"] {
             let mut shell = Command::new("sh");

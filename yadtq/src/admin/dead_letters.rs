@@ -1,8 +1,9 @@
-//! Which dead letters are meant, and a page of them.
+//! Selects dead letters, and reads them as a page or one after the other.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
+    Admin,
     letter::{DeadLetter, Place},
     settled::Ledger,
     walk::{Positions, Walk},
@@ -14,14 +15,18 @@ use crate::{
     store::Store,
 };
 
-/// The largest page; more are a walk.
-const MAX_LIMIT: usize = 10_000;
-/// A page ends with the letter that fills it.
+/// Largest number of letters on a page. A walk has no limit.
+const MAX_PAGE_LETTERS: usize = 10_000;
+/// Size at which a page ends, in bytes. The letter that reaches it is the last one of the page.
 const MAX_PAGE_BYTES: usize = 32 * 1_024 * 1_024;
 
-/// The dead letters of a namespace, or those that a filter lets through; see [`Admin::dead_letters`](super::Admin::dead_letters).
+/// Default for [`DeadLetters::limit`].
+const DEFAULT_PAGE_LETTERS: usize = 100;
+
+/// A selection of the dead letters of a namespace, at first all of them; see [`Admin::dead_letters`](super::Admin::dead_letters).
 ///
-/// What is said twice narrows it down once more, except for [`id`](Self::id), which widens it.
+/// Every filter narrows the selection; a filter that is set twice has its last value. Only [`id`](Self::id) adds up: each
+/// further id selects more letters.
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing before one of its async methods is called"]
 pub struct DeadLetters {
@@ -33,17 +38,17 @@ pub struct DeadLetters {
     cursor: Option<String>,
 }
 
-/// Part of the dead letters, with where to go on.
+/// A page of dead letters, and where the next page starts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetterPage {
     /// The letters, oldest first.
     pub letters: Vec<DeadLetter>,
-    /// The [cursor](DeadLetters::cursor) of the next page; `None`: this is the last one.
+    /// The [cursor](DeadLetters::cursor) of the next page; `None`: this is the last page.
     pub next: Option<String>,
 }
 
-/// Every dead letter that fits, one after the other; see [`DeadLetters::walk`].
+/// Reads the selected dead letters one after the other; see [`DeadLetters::walk`].
 pub struct DeadLetterWalk {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) config: Config,
@@ -51,14 +56,23 @@ pub struct DeadLetterWalk {
     ledger: Ledger,
     filter: Filter,
     now_ms: u64,
-    /// By partition the first letter that was passed over.
+    /// The first letter of each partition that the walk passed over.
     left: Positions,
+    /// Whether the walk began at the start of the topic, without a cursor.
     is_whole: bool,
+}
+
+/// The size at which a batch of letters ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchLimit {
+    pub(super) letters: usize,
+    /// The letter that reaches this size is the last one of the batch.
+    pub(super) bytes: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Filter {
-    /// Ids of tasks, and what may be one or a place.
+    /// Ids of tasks. A text that may be either an id or a place is in `places` too.
     ids: HashSet<String>,
     places: HashSet<Place>,
     task: Option<String>,
@@ -68,12 +82,20 @@ struct Filter {
     newer_than: Option<Duration>,
 }
 
+impl Admin {
+    /// The dead letters of the namespace: tasks that failed for good, and records that could not be run.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(Arc::clone(&self.broker), Arc::clone(&self.store), self.config.clone())
+    }
+}
+
 impl DeadLetters {
     pub(super) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, config: Config) -> Self {
-        Self { broker, store, config, filter: Filter::default(), limit: 100, cursor: None }
+        Self { broker, store, config, filter: Filter::default(), limit: DEFAULT_PAGE_LETTERS, cursor: None }
     }
 
-    /// Only those of this task, or the one at this [`Place`], such as `3/1042`. Called again: these too.
+    /// Selects the letters of the task with this id, or the letter at this [`Place`], such as `3/1042`. Called again, it adds
+    /// the letters of another task or place.
     pub fn id(mut self, id: impl ToString) -> Self {
         let id = id.to_string();
         self.filter.places.extend(id.parse::<Place>());
@@ -81,50 +103,51 @@ impl DeadLetters {
         self
     }
 
-    /// Only those of tasks of this name.
+    /// Selects only letters of tasks with this name.
     pub fn task(mut self, name: impl Into<String>) -> Self {
         self.filter.task = Some(name.into());
         self
     }
 
-    /// Only those that came from this queue.
+    /// Selects only letters from this queue.
     pub fn queue(mut self, name: impl Into<String>) -> Self {
         self.filter.queue = Some(name.into());
         self
     }
 
-    /// Only those that are here for this [reason](DeadLetter::reason).
+    /// Selects only letters with this [reason](DeadLetter::reason).
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.filter.reason = Some(reason.into());
         self
     }
 
-    /// Only those that became dead letters longer ago than this.
+    /// Selects only letters that became dead letters longer ago than this.
     pub fn older_than(mut self, age: Duration) -> Self {
         self.filter.older_than = Some(age);
         self
     }
 
-    /// Only those that became dead letters within this time.
+    /// Selects only letters that became dead letters at most this long ago.
     pub fn newer_than(mut self, age: Duration) -> Self {
         self.filter.newer_than = Some(age);
         self
     }
 
-    /// How many letters a [page](Self::page) has at most, from 1 to 10,000; fewer if they are large. Default: 100.
+    /// The largest number of letters on a [page](Self::page), from 1 to 10,000. A page with large letters has fewer.
+    /// Default: 100.
     pub fn limit(mut self, letters: usize) -> Self {
         self.limit = letters;
         self
     }
 
-    /// Goes on where an earlier page, or walk, of the same filter ended.
+    /// Continues where an earlier page or walk with the same filters ended. Default: start with the oldest letter.
     pub fn cursor(mut self, cursor: impl Into<String>) -> Self {
         self.cursor = Some(cursor.into());
         self
     }
 
-    /// A page of them. All pages together have each letter once; letters that come meanwhile are on a later page, or
-    /// left for the next time.
+    /// Reads a page of the selected letters. All pages together have each letter once. A letter that arrives while the pages
+    /// are read may be on a later page, or on none.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -138,10 +161,10 @@ impl DeadLetters {
     /// ```
     ///
     /// # Errors
-    /// Kafka does not answer; the limit or the cursor is wrong.
+    /// Kafka does not answer, or the limit or the cursor is wrong.
     pub async fn page(self) -> Result<DeadLetterPage, Error> {
-        if !(1..=MAX_LIMIT).contains(&self.limit) {
-            return Err(Error::config("limit", format!("a page has 1 to {MAX_LIMIT} letters")));
+        if !(1..=MAX_PAGE_LETTERS).contains(&self.limit) {
+            return Err(Error::config("limit", format!("a page has 1 to {MAX_PAGE_LETTERS} letters")));
         }
         let limit = self.limit;
         let mut walk = self.walk().await?;
@@ -154,7 +177,7 @@ impl DeadLetters {
         Ok(DeadLetterPage { letters, next: walk.cursor() })
     }
 
-    /// Walks over all that are there now, oldest first, in bounded memory, however many they are.
+    /// Reads all selected letters that exist now, oldest first. It needs little memory, however many there are.
     ///
     /// ```no_run
     /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
@@ -166,7 +189,7 @@ impl DeadLetters {
     /// ```
     ///
     /// # Errors
-    /// Kafka does not answer; the cursor is wrong.
+    /// Kafka does not answer, or the cursor is wrong.
     pub async fn walk(self) -> Result<DeadLetterWalk, Error> {
         let from = self.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
         let topic = self.config.namespace.dead_topic().into();
@@ -180,17 +203,17 @@ impl DeadLetters {
 }
 
 impl DeadLetters {
-    /// Whether nothing narrows it down.
+    /// Whether all letters are selected.
     pub(super) fn is_all(&self) -> bool {
         self.filter == Filter::default() && self.cursor.is_none()
     }
 }
 
 impl DeadLetterWalk {
-    /// The next letter; `None`: there was no other when the walk began.
+    /// The next letter; `None`: the walk has returned all letters that existed when it began.
     ///
     /// # Errors
-    /// Kafka does not answer. Calling it again goes on.
+    /// Kafka does not answer. Calling it again continues with the same letter.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, Error> {
         while let Some(record) = self.walk.next().await? {
             let place = Place { partition: record.partition, offset: record.offset };
@@ -210,10 +233,10 @@ impl DeadLetterWalk {
         Ok(None)
     }
 
-    /// The next letters, none at the end.
-    pub(super) async fn batch(&mut self, (most, most_bytes): (usize, usize)) -> Result<Vec<DeadLetter>, Error> {
+    /// The next letters; empty at the end of the walk.
+    pub(super) async fn batch(&mut self, limit: BatchLimit) -> Result<Vec<DeadLetter>, Error> {
         let (mut letters, mut bytes) = (Vec::new(), 0);
-        while letters.len() < most && bytes < most_bytes {
+        while letters.len() < limit.letters && bytes < limit.bytes {
             let Some(letter) = self.next().await? else { break };
             bytes += letter.size();
             letters.push(letter);
@@ -221,14 +244,14 @@ impl DeadLetterWalk {
         Ok(letters)
     }
 
-    /// Notes a letter that stays as it is.
+    /// Records that a letter is not settled, so that it is not deleted.
     pub(super) fn leave(&mut self, place: Place) {
         let first = self.left.entry(place.partition).or_insert(place.offset);
         *first = place.offset.min(*first);
     }
 
-    /// By partition below which offset all is settled, given that all that was told and not left is, once the walk has
-    /// ended. Nothing if it did not begin at the beginning.
+    /// The offset of each partition below which every letter is settled, once the walk has ended. The caller has settled all
+    /// letters that the walk returned, except those passed to [`leave`](Self::leave). Empty if the walk began at a cursor.
     pub(super) fn settled_below(&self) -> Positions {
         if !self.is_whole || self.walk.positions().is_some() {
             return Positions::new();
@@ -239,12 +262,12 @@ impl DeadLetterWalk {
         self.walk.ends().map(below).collect()
     }
 
-    /// Deletes what only said something of letters that are deleted.
+    /// Deletes records of the ledger that are only about letters which were deleted.
     pub(super) async fn tidy(&self) {
         self.ledger.tidy(&*self.broker, &self.config.namespace).await;
     }
 
-    /// A [cursor](DeadLetters::cursor) to go on with another time; `None`: the walk has ended.
+    /// A [cursor](DeadLetters::cursor) with which another walk can continue; `None`: the walk has ended.
     #[must_use]
     pub fn cursor(&self) -> Option<String> {
         let places = |positions: Positions| {
@@ -274,7 +297,8 @@ impl Filter {
             && self.newer_than.is_none_or(|limit| age.is_some_and(|age| age <= limit))
     }
 
-    /// Told by the key, which is a task's id: spares reading what is not asked for.
+    /// Whether the record may be one of the wanted ids or places. Only its key, which is a task's id, is compared, so that
+    /// other records need not be read.
     fn may_name(&self, record: &Incoming) -> bool {
         let place = Place { partition: record.partition, offset: record.offset };
         self.ids.is_empty()
@@ -290,7 +314,8 @@ impl Filter {
 fn read_cursor(text: &str) -> Result<Positions, Error> {
     let place = |text: &str| text.parse().map(|Place { partition, offset }| (partition, offset));
     let places = text.split(',').map(place).collect::<Result<_, _>>();
-    places.map_err(|_| Error::config("cursor", format!("`{text}` is none; take it from an earlier page")))
+    places
+        .map_err(|_| Error::config("cursor", format!("`{text}` is not a cursor; take the cursor from an earlier page")))
 }
 
 #[cfg(test)]
@@ -299,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_lets_through_what_fits_all_of_it() {
+    fn a_filter_selects_letters_that_match_all_of_it() {
         let letter = |id: &str, at: Option<u64>| {
             let value = format!(r#"{{"task-id":"{id}","task":"add","args":[]}}"#).into();
             let headers = [("yadtq-reason", "arguments"), ("yadtq-source-topic", "yadtq.mail")];

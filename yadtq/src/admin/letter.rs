@@ -1,4 +1,4 @@
-//! A dead letter as an operator sees it: the record, and what its headers say of its end.
+//! A dead letter as an operator sees it: the original record, and why it could not be run.
 
 use std::{fmt, str::FromStr};
 
@@ -8,28 +8,32 @@ use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 use crate::{
     broker::Incoming,
     core::names::{Namespace, TaskId},
-    wire::{Headers, dead::header, envelope::Envelope},
+    wire::{
+        Headers,
+        dead::header,
+        envelope::{self, Envelope},
+    },
 };
 
-/// Where a dead letter lies: `partition/offset` in the topic of dead letters. It never changes.
+/// The place of a dead letter, `partition/offset` in the topic of dead letters. It never changes.
 ///
 /// ```
-/// use yadtq::Place;
+/// use yadtq::admin::Place;
 ///
 /// let place: Place = "3/1042".parse()?;
 /// assert_eq!((place.partition, place.offset), (3, 1042));
 /// assert_eq!(place.to_string(), "3/1042");
-/// # Ok::<(), yadtq::BadPlace>(())
+/// # Ok::<(), yadtq::admin::BadPlace>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// The partition.
     pub partition: i32,
-    /// The offset in it.
+    /// The offset in the partition.
     pub offset: i64,
 }
 
-/// The text names no [`Place`].
+/// The text is not a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a place is written partition/offset, such as 3/1042")]
 pub struct BadPlace;
@@ -55,50 +59,53 @@ impl Serialize for Place {
     }
 }
 
-/// A number of digits alone.
+/// Parses a number that has digits only, without a sign.
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// A record that could not be run, or whose task failed for good. See [`Admin::dead_letters`](crate::Admin::dead_letters).
+/// A record that could not be run, or whose task failed for good. See [`Admin::dead_letters`](crate::admin::Admin::dead_letters).
 ///
-/// As JSON its value and header values are texts, or arrays of bytes where they are not UTF-8.
+/// In its JSON, the value and the values of headers are strings, or arrays of bytes if they are not UTF-8.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Where it lies.
+    /// The letter's place in the topic of dead letters.
     pub place: Place,
-    /// The task's id; `None` if the record is no task that can be read.
+    /// The task's id; `None` if the record cannot be read as a task.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "id")]
     pub id: Option<TaskId>,
-    /// The task's name, if the record can be read.
+    /// The task's name; `None` if the record cannot be read as a task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// The queue it came from, if that is one of this namespace.
+    /// The queue from which the record came, or to which it was to go when it was due, if it is a queue of this namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// Why it is here: `retries`, `fatal`, `arguments`, `unknown-task`, `deliveries`, `disabled`, `unreadable`, or
-    /// what a later version says.
+    /// Why the record became a dead letter: `retries`, `fatal`, `arguments`, `unknown-task`, `deliveries`, `disabled`,
+    /// `unpublishable`, `unreadable`, or a reason of a later version.
     pub reason: String,
-    /// The error's text.
+    /// The text of the error.
     pub error: String,
-    /// Attempts made.
+    /// Number of attempts that were made.
     pub attempts: u32,
-    /// How many workers died while they ran it.
+    /// Number of workers that died while they ran the task.
     pub deliveries: u32,
-    /// When it became a dead letter, in ms since the Unix epoch, if Kafka knows.
+    /// When the record became a dead letter, in ms since the Unix epoch, if Kafka has the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
-    /// The topic it came from.
+    /// The topic from which the record came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_topic: Option<String>,
-    /// The partition and the offset that it had there.
+    /// The partition and offset that the record had in that topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Place>,
-    /// How large the value was, in bytes, if it had to be cut short: then it cannot be replayed.
+    /// The original size of the value in bytes, if the value was too large and was cut. Then the letter cannot be replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_from: Option<u64>,
+    /// The topic to which the task goes if it is replayed.
+    #[serde(skip)]
+    queue_topic: Option<String>,
     #[serde(serialize_with = "text_or_bytes")]
     value: Bytes,
     #[serde(serialize_with = "pairs")]
@@ -115,16 +122,25 @@ impl DeadLetter {
         };
         let envelope = Envelope::read(&record.value).ok();
         let source_topic = ours(header::TOPIC);
+        // The record of a delayed task says to which queue it was to go.
+        let queue_topic = match &source_topic {
+            Some(topic) if *topic == namespace.delayed_topic() => {
+                let due = envelope::due(&record.value).ok();
+                due.map(|due| namespace.topic_of(&due.queue, due.priority))
+            }
+            topic => topic.clone(),
+        };
         Self {
             place: Place { partition: record.partition, offset: record.offset },
             id: envelope.as_ref().map(|envelope| envelope.id.clone()),
             task: envelope.map(|envelope| envelope.task.to_string()),
-            queue: source_topic.as_deref().and_then(|topic| queue(namespace, topic)),
+            queue: queue_topic.as_deref().and_then(|topic| queue(namespace, topic)),
             reason: ours(header::REASON).unwrap_or_default(),
             error: ours(header::ERROR).unwrap_or_default(),
             attempts: ours(header::ATTEMPTS).and_then(|text| number(&text)).unwrap_or(0),
             deliveries: ours(header::DELIVERIES).and_then(|text| number(&text)).unwrap_or(0),
             at: record.timestamp_ms,
+            queue_topic,
             source_topic,
             source: ours(header::PARTITION).zip(ours(header::OFFSET)).and_then(|(partition, offset)| {
                 Some(Place { partition: number(&partition)?, offset: number(&offset)? })
@@ -135,15 +151,19 @@ impl DeadLetter {
         }
     }
 
-    /// The record's value, byte for byte as it was read, unless [`cut_from`](Self::cut_from) says otherwise.
+    /// The original record's value, byte for byte. If [`cut_from`](Self::cut_from) is set, it is only the beginning.
     #[must_use]
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
-    /// The record's own headers, in their order.
+    /// The original record's headers, in their order.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (name.as_str(), &**value))
+    }
+
+    pub(super) fn queue_topic(&self) -> Option<&str> {
+        self.queue_topic.as_deref()
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
@@ -154,14 +174,14 @@ impl DeadLetter {
         &self.headers
     }
 
-    /// Bytes that it takes.
+    /// The memory that the letter takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.value.len() + headers + self.error.len()
     }
 }
 
-/// The queue of a topic, which has one for each of its priorities.
+/// The queue of a topic. A queue has one topic for each priority.
 fn queue(namespace: &Namespace, topic: &str) -> Option<String> {
     let name = topic.strip_prefix(namespace.as_str())?.strip_prefix('.')?;
     Some(name.split('.').next().unwrap_or(name).to_owned())
@@ -209,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_headers_say_is_told_and_the_rest_kept() {
+    fn added_headers_are_read_and_the_others_kept() {
         let headers: [(&str, &[u8]); 7] = [
             ("yadtq-reason", b"a later one"),
             ("yadtq-attempts", b"4"),
@@ -230,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lies_there_can_be_told() {
+    fn any_record_can_be_shown() {
         let letter = letter(&[0, 159], &[("yadtq-attempts", b"-1"), ("yadtq-source-topic", b"elsewhere")]);
         let expected = json!({
             "place": "3/7", "reason": "", "error": "", "attempts": 0, "deliveries": 0, "at": 9,

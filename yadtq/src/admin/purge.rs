@@ -1,16 +1,16 @@
-//! Forgets dead letters.
+//! Counts and purges dead letters.
 
 use super::{
-    dead_letters::DeadLetters,
+    dead_letters::{BatchLimit, DeadLetters},
     settled::{delete, settle},
 };
 use crate::error::Error;
 
-/// Letters that are settled together.
-const BATCH: (usize, usize) = (5_000, 16 * 1_024 * 1_024);
+/// The letters that are settled by one record.
+const PURGE_BATCH: BatchLimit = BatchLimit { letters: 5_000, bytes: 16 * 1_024 * 1_024 };
 
 impl DeadLetters {
-    /// How many there are now.
+    /// The number of selected letters that exist now.
     ///
     /// # Errors
     /// Kafka does not answer.
@@ -22,11 +22,11 @@ impl DeadLetters {
         Ok(count)
     }
 
-    /// Forgets these letters, and tells how many they were. Their tasks stay failed. Without a filter all that are there
-    /// when it begins.
+    /// Purges the selected letters that exist when it begins, and returns how many there were. Nobody sees them any more.
+    /// Their tasks remain failed.
     ///
-    /// A letter's bytes are deleted in Kafka once all older ones of its partition are settled too, and at once if there
-    /// is no filter.
+    /// Kafka deletes a letter's bytes once all older letters of its partition are replayed or purged too. A purge without a
+    /// filter deletes them at once.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -39,15 +39,15 @@ impl DeadLetters {
     /// ```
     ///
     /// # Errors
-    /// Kafka does not answer, or refuses: some letters may be forgotten, and calling it again goes on.
+    /// Kafka does not answer or refuses the request. Some letters may be purged already; calling it again purges the rest.
     pub async fn purge(self) -> Result<u64, Error> {
         self.purge_each(|_| ()).await
     }
 
-    /// As [`purge`](Self::purge), and tells how many are done, again and again.
+    /// Does the same as [`purge`](Self::purge), and calls `done` after every batch with the number of letters purged so far.
     ///
     /// # Errors
-    /// As those of [`purge`](Self::purge).
+    /// The same as those of [`purge`](Self::purge).
     pub async fn purge_each(self, mut done: impl FnMut(u64)) -> Result<u64, Error> {
         let is_all = self.is_all();
         let mut walk = self.walk().await?;
@@ -55,7 +55,7 @@ impl DeadLetters {
         let dead = walk.config.namespace.dead_topic().into();
         let mut purged = 0;
         loop {
-            let letters = walk.batch(BATCH).await?;
+            let letters = walk.batch(PURGE_BATCH).await?;
             if letters.is_empty() {
                 break;
             }

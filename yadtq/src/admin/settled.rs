@@ -1,11 +1,12 @@
-//! Which dead letters have been dealt with, and how to say so of more.
+//! The ledger of settled dead letters: those that were replayed or purged.
 //!
 //! ```text
-//!  <ns>.dead          ▓▓▓▓░▓░░░▓░   ▓ settled: not told any more
-//!                     └──┘ deleted once a walk has seen that all of it is settled
-//!  <ns>.dead.settled  offsets of many letters in a record; deleted once all those letters are
+//!  <ns>.dead          ▓▓▓▓░▓░░░▓░   ▓ settled: no walk returns it any more
+//!                     └──┘ deleted once a walk has seen that all letters up to there are settled
+//!  <ns>.dead.settled  the offsets of many letters in one record; deleted once all those letters are
 //! ```
-//! Reading that topic costs what was settled and is not deleted yet, not what lies in the other one.
+//! A walk reads the whole ledger first. That takes time in proportion to the letters that are settled but not deleted yet, not
+//! to all letters.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,51 +18,54 @@ use tokio::time::timeout;
 
 use super::{
     letter::{DeadLetter, Place},
-    walk::{Positions, Walk},
+    walk::Positions,
 };
 use crate::{
-    broker::{Broker, BrokerError, Outgoing},
+    broker::{Broker, BrokerError, Incoming, OffsetRange, Outgoing, read_to_end},
     core::names::Namespace,
-    wire::settled::Settled,
+    wire::settled::SettledLetters,
 };
 
-/// Longest wait for the deletion of what is settled; the next time will do as well.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time to wait for Kafka to delete settled letters. If it takes longer, the next replay or purge deletes them.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What has been dealt with, and is still there.
+/// The letters that are settled but not deleted yet.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     partitions: HashMap<i32, Ranges>,
-    /// Below these offsets of the ledger's own topic nothing is of use any more.
-    useless: Positions,
+    /// The offset of each partition of the ledger's own topic below which no record is needed any more.
+    obsolete: Positions,
 }
 
-/// Ranges of offsets that do not overlap, by their first one: the last one, and the time of the latest letter.
+/// Ranges of offsets that do not overlap: the first offset, then the last offset and the time of the latest letter.
 #[derive(Debug, Default)]
 struct Ranges(BTreeMap<i64, (i64, u64)>);
 
 impl Ledger {
     pub(super) async fn load(broker: &dyn Broker, namespace: &Namespace) -> Result<Self, BrokerError> {
-        let topic = namespace.settled_topic().into();
-        let mut walk = Walk::start(broker, &topic, &Positions::new()).await?;
+        let topic: Arc<str> = namespace.settled_topic().into();
+        let own: Vec<OffsetRange> = broker.offset_ranges(&topic).await?;
         let mut ledger = Self::default();
-        let extents = broker.extents(&namespace.dead_topic().into()).await?;
-        let starts: HashMap<_, _> = extents.iter().map(|extent| (extent.partition, extent.start)).collect();
-        let mut of_use = BTreeMap::new();
-        while let Some(record) = walk.next().await? {
-            let Some(settled) = Settled::read(&record.value) else {
-                // A later version may know.
-                of_use.entry(record.partition).or_insert(record.offset);
-                continue;
+        let offset_ranges = broker.offset_ranges(&namespace.dead_topic().into()).await?;
+        let starts: HashMap<_, _> = offset_ranges.iter().map(|offsets| (offsets.partition, offsets.start)).collect();
+        let mut needed = BTreeMap::new();
+        let read = |record: Incoming| {
+            let Some(settled) = SettledLetters::read(&record.value) else {
+                // A later version may need this record.
+                needed.entry(record.partition).or_insert(record.offset);
+                return;
             };
-            let Some(&start) = starts.get(&settled.partition) else { continue };
+            let Some(&start) = starts.get(&settled.partition) else { return };
             for &(first, last) in settled.offsets.iter().filter(|(first, last)| first <= last && *last >= start) {
                 ledger.partitions.entry(settled.partition).or_default().insert(first, last, settled.until);
-                of_use.entry(record.partition).or_insert(record.offset);
+                needed.entry(record.partition).or_insert(record.offset);
             }
-        }
-        ledger.useless = walk.ends().map(|end| (end.partition, end.offset)).collect();
-        ledger.useless.extend(of_use);
+        };
+        let filled = own.iter().filter(|offsets| offsets.start < offsets.end);
+        let from: Vec<_> = filled.map(|offsets| (offsets.partition, offsets.start)).collect();
+        read_to_end(broker, &topic, &from, read).await?;
+        ledger.obsolete = own.iter().map(|offsets| (offsets.partition, offsets.end)).collect();
+        ledger.obsolete.extend(needed);
         Ok(ledger)
     }
 
@@ -69,9 +73,9 @@ impl Ledger {
         self.partitions.get(&place.partition).is_some_and(|ranges| ranges.has(place.offset, at.unwrap_or(0)))
     }
 
-    /// Deletes what is of no use any more. Best effort: the next time will do as well.
+    /// Deletes records of the ledger that are not needed any more. It ignores errors: the next replay or purge tries again.
     pub(super) async fn tidy(&self, broker: &dyn Broker, namespace: &Namespace) {
-        delete(broker, &namespace.settled_topic().into(), &self.useless).await;
+        delete(broker, &namespace.settled_topic().into(), &self.obsolete).await;
     }
 }
 
@@ -81,7 +85,7 @@ impl Ranges {
         before.is_some_and(|(_, &(last, until))| offset <= last && at <= until)
     }
 
-    /// What was said last counts.
+    /// Adds a range. Where it overlaps earlier ranges, it replaces them.
     fn insert(&mut self, first: i64, last: i64, until: u64) {
         let overlaps = self.0.range(..=last).rev().take_while(|(_, (end, _))| *end >= first);
         for start in overlaps.map(|(&start, _)| start).collect::<Vec<_>>() {
@@ -97,14 +101,14 @@ impl Ranges {
     }
 }
 
-/// Says of letters that they have been dealt with. `Ok`: nobody is told of them any more.
+/// Records letters as settled. `Ok` means that no walk returns them any more.
 pub(super) async fn settle<'a>(
     broker: &dyn Broker, namespace: &Namespace, letters: impl Iterator<Item = &'a DeadLetter>, how: &str,
 ) -> Result<(), BrokerError> {
-    let mut partitions = BTreeMap::<i32, Settled>::new();
+    let mut partitions = BTreeMap::<i32, SettledLetters>::new();
     for letter in letters {
         let Place { partition, offset } = letter.place;
-        let blank = || Settled { partition, offsets: Vec::new(), until: 0, how: how.to_owned() };
+        let blank = || SettledLetters { partition, offsets: Vec::new(), until: 0, how: how.to_owned() };
         let settled = partitions.entry(partition).or_insert_with(blank);
         settled.until = settled.until.max(letter.at.unwrap_or(0));
         match settled.offsets.last_mut() {
@@ -113,9 +117,9 @@ pub(super) async fn settle<'a>(
         }
     }
     let topic: Arc<str> = namespace.settled_topic().into();
-    let record = |settled: Settled| Outgoing {
+    let record = |settled: SettledLetters| Outgoing {
         topic: Arc::clone(&topic),
-        // What is said of a partition keeps its order.
+        // The key keeps the records about one partition in order.
         key: settled.partition.to_string().into(),
         value: settled.to_bytes(),
         partition: None,
@@ -125,13 +129,17 @@ pub(super) async fn settle<'a>(
     answers.into_iter().collect()
 }
 
-/// Deletes letters, all that lie below these offsets. Best effort.
+/// Deletes the records of a topic below these offsets. It ignores errors: the next replay or purge tries again.
 pub(super) async fn delete(broker: &dyn Broker, topic: &Arc<str>, below: &Positions) {
     let below: Vec<_> = below.iter().map(|(&partition, &offset)| (partition, offset)).collect();
-    match timeout(PATIENCE, broker.truncate(topic, &below)).await {
+    match timeout(DELETE_TIMEOUT, broker.truncate(topic, &below)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(event = "purge_failed", %topic, %error, "will be tried again"),
-        Err(_) => tracing::debug!(event = "purge_failed", %topic, "no answer; will be tried again"),
+        Ok(Err(error)) => {
+            tracing::debug!(event = "purge_failed", %topic, %error, "kafka refused to delete records; the next replay or purge tries again")
+        }
+        Err(_) => {
+            tracing::debug!(event = "purge_failed", %topic, "kafka did not answer; the next replay or purge tries again")
+        }
     }
 }
 
@@ -144,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_the_set_of_what_was_put_in(puts in vec((0..60_i64, 0..12_i64, 0..9_u64), 0..40)) {
+        fn ranges_contain_what_was_inserted(puts in vec((0..60_i64, 0..12_i64, 0..9_u64), 0..40)) {
             let (mut ranges, mut each) = (Ranges::default(), HashMap::new());
             for (first, more, until) in puts {
                 ranges.insert(first, first + more, until);

@@ -1,11 +1,11 @@
-//! Reads the dead letters once each, oldest first, in bounded memory.
+//! Reads every dead letter once, oldest first, in bounded memory.
 //!
 //! ```text
 //!  reader ──► lane of each partition ──► the head with the earliest time ──► next
 //! ```
-//! A letter is handed out once every partition has shown its next one, so letters come in the order of their times.
-//! Where that would take too much memory, because the partitions are far apart, the order is given up, not the bound.
-//! A walk ends at what was there when it began.
+//! A letter is returned once the next letter of every partition is known, so letters come in the order of their times. If that
+//! would take too much memory, because the times of the partitions differ much, letters come out of order instead.
+//! A walk ends with the last letter that existed when it began.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,23 +15,27 @@ use std::{
 use super::letter::Place;
 use crate::broker::{Broker, BrokerError, Event, Incoming, Reader};
 
-/// How much waits in the lanes before the order is given up, in records and in bytes; one batch of the reader more.
-const MOST: (usize, usize) = (20_000, 16 * 1_024 * 1_024);
+/// Number of records in the lanes at which the walk stops reading, and gives up the order. One more batch of the reader may
+/// come on top.
+const MAX_WAITING_RECORDS: usize = 20_000;
+/// Bytes in the lanes at which the walk stops reading, as with [`MAX_WAITING_RECORDS`].
+const MAX_WAITING_BYTES: usize = 16 * 1_024 * 1_024;
 
-/// Where a walk goes on, by partition; what is not named begins at its start.
+/// The offset of each partition at which a walk continues. A partition that is not named begins at its start.
 pub(super) type Positions = BTreeMap<i32, i64>;
 
 pub(super) struct Walk {
-    /// None if there is nothing to read.
+    /// `None` if there is nothing to read.
     reader: Option<Box<dyn Reader>>,
     lanes: BTreeMap<i32, Lane>,
-    waiting: (usize, usize),
+    waiting_records: usize,
+    waiting_bytes: usize,
 }
 
 struct Lane {
-    /// The offset after the last record that was handed out.
+    /// The offset after the last record that was returned.
     next: i64,
-    /// Nothing from here on is told.
+    /// The offset at which the walk ends: no record from here on is returned.
     end: i64,
     is_read: bool,
     waiting: VecDeque<Incoming>,
@@ -40,22 +44,22 @@ struct Lane {
 impl Walk {
     pub(super) async fn start(broker: &dyn Broker, topic: &Arc<str>, from: &Positions) -> Result<Self, BrokerError> {
         let mut lanes = BTreeMap::new();
-        for extent in broker.extents(topic).await? {
-            let next = from.get(&extent.partition).map_or(extent.start, |&offset| offset.max(extent.start));
-            let lane = Lane { next, end: extent.end, is_read: next >= extent.end, waiting: VecDeque::new() };
-            lanes.insert(extent.partition, lane);
+        for offsets in broker.offset_ranges(topic).await? {
+            let next = from.get(&offsets.partition).map_or(offsets.start, |&offset| offset.max(offsets.start));
+            let lane = Lane { next, end: offsets.end, is_read: next >= offsets.end, waiting: VecDeque::new() };
+            lanes.insert(offsets.partition, lane);
         }
         let unread = lanes.iter().filter(|(_, lane)| !lane.is_read);
         let from: Vec<_> = unread.map(|(&partition, lane)| (partition, lane.next)).collect();
         let reader = if from.is_empty() { None } else { Some(broker.read(topic, &from)?) };
-        Ok(Self { reader, lanes, waiting: (0, 0) })
+        Ok(Self { reader, lanes, waiting_records: 0, waiting_bytes: 0 })
     }
 
-    /// The next record; `None`: all are told.
+    /// The next record; `None`: all were returned.
     pub(super) async fn next(&mut self) -> Result<Option<Incoming>, BrokerError> {
         while self.is_short() {
             let Some(reader) = &mut self.reader else { break };
-            for event in reader.next_in_time("dead letters").await? {
+            for event in reader.next_or_timeout("dead letters").await? {
                 self.take(event);
             }
         }
@@ -67,12 +71,12 @@ impl Walk {
         let lane = self.lanes.get_mut(&partition).expect("its head was seen");
         let record = lane.waiting.pop_front().expect("its head was seen");
         lane.next = record.offset + 1;
-        self.waiting.0 -= 1;
-        self.waiting.1 -= record.size();
+        self.waiting_records -= 1;
+        self.waiting_bytes -= record.size();
         Ok(Some(record))
     }
 
-    /// Where another walk goes on after this one; `None` if all are told.
+    /// Where another walk continues after this one; `None`: all records were returned.
     pub(super) fn positions(&self) -> Option<Positions> {
         if self.lanes.values().all(|lane| lane.is_read && lane.waiting.is_empty()) {
             return None;
@@ -87,8 +91,8 @@ impl Walk {
 
     /// Whether more has to be read before the next record is known.
     fn is_short(&self) -> bool {
-        let (records, bytes) = self.waiting;
-        let is_full = records > 0 && (records >= MOST.0 || bytes >= MOST.1);
+        let is_full = self.waiting_records > 0
+            && (self.waiting_records >= MAX_WAITING_RECORDS || self.waiting_bytes >= MAX_WAITING_BYTES);
         !is_full && self.lanes.values().any(|lane| lane.waiting.is_empty() && !lane.is_read)
     }
 
@@ -99,13 +103,13 @@ impl Walk {
                     let Some(lane) = self.lanes.get_mut(&record.partition) else { continue };
                     lane.is_read |= record.offset + 1 >= lane.end;
                     if record.offset < lane.end {
-                        self.waiting.0 += 1;
-                        self.waiting.1 += record.size();
+                        self.waiting_records += 1;
+                        self.waiting_bytes += record.size();
                         lane.waiting.push_back(record);
                     }
                 }
             }
-            Event::Ended(partitions) => {
+            Event::EndReached(partitions) => {
                 for partition in partitions {
                     if let Some(lane) = self.lanes.get_mut(&partition) {
                         lane.is_read = true;
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_comes_once_however_the_walk_is_cut() {
+    async fn every_record_comes_once_even_if_walks_are_interrupted() {
         let (broker, topic) = (MemoryBroker::new(Namespace::default()), Arc::from("yadtq.dead"));
         let mut nothing = Walk::start(&broker, &topic, &Positions::new()).await.unwrap();
         assert!(nothing.next().await.unwrap().is_none() && nothing.positions().is_none());
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_at_what_was_there() {
+    async fn a_walk_ends_with_the_last_record_at_its_start() {
         let (broker, topic) = (MemoryBroker::new(Namespace::default()), Arc::from("yadtq.dead"));
         broker.publish((0..10).map(|n| record(&topic, n)).collect()).await;
         let mut walk = Walk::start(&broker, &topic, &Positions::new()).await.unwrap();

@@ -1,7 +1,7 @@
-//! The thread on which the clients of this process live.
+//! The thread that runs the background work of all clients of this process.
 //!
-//! A client may be used from several runtimes, one after the other or at once, and outlive the one it was made on
-//! (every `#[tokio::test]` has its own). So its connections and its reply loop belong to none of them.
+//! A client may be used from several runtimes, one after the other or at the same time, and may outlive the runtime on which
+//! it was made (every `#[tokio::test]` has its own). So its connections and its reply loop belong to none of those runtimes.
 
 use std::{sync::OnceLock, thread};
 
@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::error::Error;
 
-/// The clients' runtime, started with the first client and never stopped.
+/// The runtime of all clients. It starts with the first client, and never stops.
 pub(super) fn runtime() -> Result<&'static Handle, Error> {
     static RUNTIME: OnceLock<Result<Handle, String>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
@@ -19,5 +19,5 @@ pub(super) fn runtime() -> Result<&'static Handle, Error> {
         thread::Builder::new().name("yadtq-client".to_owned()).spawn(run).map_err(|e| e.to_string())?;
         Ok(handle)
     });
-    started.as_ref().map_err(|e| Error::config("client", format!("its thread could not be started: {e}")))
+    started.as_ref().map_err(|e| Error::config("client", format!("the client's thread could not be started: {e}")))
 }

@@ -1,22 +1,25 @@
-//! Which calls may have an ordering key.
+//! Checks whether a call may have its ordering key.
 
-use crate::{call::Call, core::unique::MAX_KEY, error::Error};
+use super::CallSpec;
+use crate::{core::unique::MAX_KEY_BYTES, error::Error};
 
-/// Refuses a key that cannot be used, and what would make its order mean nothing.
-pub(super) fn check<T>(key: &str, call: &Call<T>) -> Result<(), Error> {
+/// Refuses a key of a wrong length, and options that contradict the order.
+pub(super) fn check(key: &str, call: &CallSpec) -> Result<(), Error> {
     let refused = |problem: &str| Err(Error::config("ordering_key", problem));
-    if key.is_empty() || key.len() > MAX_KEY {
-        return refused(&format!("has 1 to {MAX_KEY} bytes, this one has {}", key.len()));
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return refused(&format!("a key has 1 to {MAX_KEY_BYTES} bytes, this one has {}", key.len()));
     }
     if !call.priority.is_normal() {
         return refused(&format!(
-            "cannot be given beside `priority` {}: its tasks run in the order they were sent",
+            "cannot be combined with `priority` {}, because its tasks run in the order in which they were sent",
             call.priority
         ));
     }
     if call.countdown.is_some() || call.eta.is_some() {
         let field = if call.eta.is_some() { "eta" } else { "countdown" };
-        return refused(&format!("cannot be given beside `{field}`: its tasks run in the order they were sent"));
+        return refused(&format!(
+            "cannot be combined with `{field}`, because its tasks run in the order in which they were sent"
+        ));
     }
     Ok(())
 }

@@ -1,39 +1,44 @@
-//! From a call to what is sent: checks everything, and writes the record.
+//! Checks a call, and makes the record that is sent for it.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use super::{Client, LONGEST_TTL, ordering};
+use super::{CallSpec, Client, ordering};
 use crate::{
     broker::Outgoing,
-    call::Call,
+    clock::millis,
     core::{
         names::{Queue, TaskId},
         unique::UniqueKey,
     },
     error::Error,
     store::Submission,
-    wire::envelope::{MAX_NAME, NewRecord, delayed_key},
+    wire::{
+        envelope::{MAX_NAME_BYTES, delayed_key},
+        record::Record,
+    },
 };
 
-/// The first instant that is no time for a task, in ms since the Unix epoch: whoever writes that means never.
+/// The first time, in ms since the Unix epoch, that is refused as a due time. A time that late usually stands for never.
 const YEAR_9999_MS: u64 = 253_370_764_800_000;
 
-/// A call, ready for both servers.
+/// A checked call: what goes to Kafka and what goes to Redis.
 pub(super) struct Prepared {
     pub(super) record: Outgoing,
     pub(super) submission: Submission,
+    /// Whether a task with this id may already have ended, so that its result has to be looked up.
     pub(super) may_have_ended: bool,
-    /// Its key, and for how many ms it is kept.
+    /// The unique key, and how long it is kept, in ms.
     pub(super) unique: Option<(UniqueKey, u64)>,
-    /// No earlier call has the key.
+    /// Whether this call makes the task, instead of an earlier call with the same unique key.
     pub(super) is_new: bool,
 }
 
 impl Client {
-    pub(super) fn prepare<T>(&self, call: Call<T>) -> Result<Prepared, Error> {
+    pub(super) fn prepare(&self, call: CallSpec) -> Result<Prepared, Error> {
         if let Some(key) = &call.ordering_key {
             ordering::check(key, &call)?;
         }
@@ -42,41 +47,32 @@ impl Client {
             None => Queue::default(),
         };
         check_name(&call.task)?;
-        if call.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-            return Err(Error::config("timeout", "must be at least 1 ms"));
-        }
+        call.options.check().map_err(|(field, problem)| Error::config(field, problem))?;
         if call.expires.is_some_and(|time| time < Duration::from_millis(1)) {
             return Err(Error::config("expires_in", "must be at least 1 ms"));
         }
-        if call.result_ttl.is_some_and(|ttl| ttl > LONGEST_TTL) {
-            return Err(Error::config("result_ttl", "must be at most 365 days"));
-        }
-        call.retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now_ms = self.inner.config.clock.now_ms();
-        let expires = call.expires.map(|time| now_ms.saturating_add(ms(time)));
+        let expires = call.expires.map(|time| now_ms.saturating_add(millis(time)));
         let eta = eta_ms(call.countdown, call.eta, now_ms)?;
         if eta.zip(expires).is_some_and(|(eta, expires)| expires <= eta) {
-            return Err(Error::config("expires_in", "is over before the task may run (`countdown` or `eta`)"));
+            return Err(Error::config(
+                "expires_in",
+                "must be later than the time at which the task may run (`countdown` or `eta`)",
+            ));
         }
-        // Only an id that was chosen can be that of a task which has ended already.
+        // A task that has already ended can only have an id that the caller chose.
         let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
         let unique = call.unique.map(|unique| unique.key(&call.task, &args)).transpose()?;
-        let record = NewRecord {
-            task_id: id.as_str(),
-            task: &call.task,
-            args: &args,
-            reply_to: Some(&self.inner.id),
-            timeout_ms: call.timeout.map(ms),
-            result_ttl_ms: call.result_ttl.map(ms),
-            priority: call.priority,
-            ordering_key: call.ordering_key.as_deref(),
+        let record = Record {
+            reply_to: Some(Cow::Borrowed(&self.inner.id)),
             expires,
-            retry: call.retry,
+            unique: unique.as_ref().map(|(key, _)| Cow::Borrowed(&*key.key)),
+            ordering_key: call.ordering_key.as_deref().map(Cow::Borrowed),
+            priority: call.priority,
             eta,
-            queue: eta.map(|_| queue.as_str()),
-            unique: unique.as_ref().map(|(key, _)| &*key.key),
+            queue: eta.map(|_| Cow::Borrowed(queue.as_str())),
+            ..Record::new(id.as_str(), &call.task, &args, &call.options)
         };
         let value = record.to_bytes();
         if value.len() > self.inner.config.max_record_bytes {
@@ -87,7 +83,7 @@ impl Client {
         let (topic, key) = match eta {
             Some(_) => (namespace.delayed_topic().into(), delayed_key(&id, 1)),
             None => {
-                // Kafka keeps the order of one key, in one partition.
+                // Kafka keeps the order of records with one key, which are all in one partition.
                 let key = call.ordering_key.unwrap_or_else(|| id.as_str().to_owned());
                 (namespace.topic_of(&queue, call.priority).into(), key.into())
             }
@@ -104,23 +100,25 @@ impl Client {
     }
 }
 
-/// Whether a task can have this name.
+/// Fails if no task can have this name.
 pub(crate) fn check_name(task: &str) -> Result<(), Error> {
     match task.len() {
-        1..=MAX_NAME => Ok(()),
-        len => Err(Error::config("task", format!("a name has 1 to {MAX_NAME} bytes, this one has {len}"))),
+        1..=MAX_NAME_BYTES => Ok(()),
+        len => Err(Error::config("task", format!("a name has 1 to {MAX_NAME_BYTES} bytes, this one has {len}"))),
     }
 }
 
-/// When a task may run, in ms since the Unix epoch, if that is not now.
+/// When a task may run, in ms since the Unix epoch; `None`: at once.
 fn eta_ms(countdown: Option<Duration>, eta: Option<SystemTime>, now_ms: u64) -> Result<Option<u64>, Error> {
     let (field, at_ms) = match (countdown, eta) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return Err(Error::config("eta", "is given beside `countdown`; give one of the two")),
+        (Some(_), Some(_)) => {
+            return Err(Error::config("eta", "cannot be combined with `countdown`; use one of the two"));
+        }
         (Some(Duration::ZERO), _) => {
             return Err(Error::config("countdown", "must be more than zero; leave it out to run at once"));
         }
-        // Never early: a part of a millisecond counts as one.
+        // Rounded up, so that a task never runs early.
         (Some(time), _) => ("countdown", time.as_micros().div_ceil(1_000).saturating_add(now_ms.into())),
         (_, Some(time)) => {
             let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

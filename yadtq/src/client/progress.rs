@@ -1,13 +1,12 @@
-//! How far running tasks are, as streams.
+//! The progress of running tasks, as streams.
 //!
-//! A stream holds the latest report that it has not told: whoever is slow skips values, and nothing piles up.
+//! A stream keeps only the latest report that was not read yet. So a slow reader skips values, and memory is bounded.
 
 use std::{
-    collections::HashMap,
     fmt,
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -18,55 +17,13 @@ use futures_util::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{Client, Settled, Waiter};
+use super::{
+    Client,
+    waiting::{WaitOutcome, Waiter},
+};
 use crate::{core::names::TaskId, error::Error, store::Report};
 
-/// The tasks whose progress somebody here listens to.
-#[derive(Debug, Default)]
-pub(super) struct Watching(Mutex<HashMap<TaskId, watch::Sender<Option<Report>>>>);
-
-impl Watching {
-    fn subscribe(&self, id: &TaskId) -> watch::Receiver<Option<Report>> {
-        let mut watched = self.lock();
-        watched.retain(|_, sender| sender.receiver_count() > 0);
-        let mut receiver = watched.entry(id.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        // What others have been told already is news to this one.
-        if receiver.borrow().is_some() {
-            receiver.mark_changed();
-        }
-        receiver
-    }
-
-    /// Passes a report on to whoever listens, unless it was told already.
-    pub(super) fn tell(&self, report: Report) {
-        if let Some(sender) = self.lock().get(&report.id) {
-            sender.send_if_modified(|known| {
-                let is_news = known.as_ref().is_none_or(|known| known.order() < report.order());
-                if is_news {
-                    *known = Some(report);
-                }
-                is_news
-            });
-        }
-    }
-
-    /// The tasks that somebody still listens to.
-    pub(super) fn ids(&self) -> Vec<TaskId> {
-        let mut watched = self.lock();
-        watched.retain(|_, sender| sender.receiver_count() > 0);
-        watched.keys().cloned().collect()
-    }
-
-    pub(super) fn contains(&self, id: &TaskId) -> bool {
-        self.lock().get(id).is_some_and(|sender| sender.receiver_count() > 0)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, watch::Sender<Option<Report>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a task tells of how far it is, until it ends; see [`TaskHandle::progress`](crate::TaskHandle::progress).
+/// The progress of a task, as a stream that ends with the task; see [`TaskHandle::progress`](crate::TaskHandle::progress).
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct ProgressStream<P> {
     id: TaskId,
@@ -85,10 +42,10 @@ impl<P> ProgressStream<P> {
 }
 
 impl<P: DeserializeOwned> ProgressStream<P> {
-    /// The next value; `None`: the task has ended. As [`StreamExt::next`], for those who need nothing else of it.
+    /// The next value; `None`: the task has ended. It is [`StreamExt::next`] without an import of that trait.
     ///
     /// # Errors
-    /// As the stream's items; see [`TaskHandle::progress`](crate::TaskHandle::progress).
+    /// See [`TaskHandle::progress`](crate::TaskHandle::progress).
     pub async fn next(&mut self) -> Option<Result<P, Error>> {
         StreamExt::next(self).await
     }
@@ -100,20 +57,20 @@ async fn next(state: State) -> Option<(Result<Arc<str>, Error>, State)> {
     let (client, mut waiter, mut reports) = state?;
     loop {
         tokio::select! {
-            // What was told before the end comes before the end.
+            // Progress that was reported before the end is returned before the end.
             biased;
             changed = reports.changed() => {
-                // The table keeps the sender for as long as somebody listens.
+                // The table keeps the sender as long as somebody listens.
                 changed.ok()?;
                 let value = reports.borrow_and_update().as_ref().map(|report| Arc::clone(&report.progress.value));
                 if let Some(value) = value {
                     return Some((Ok(value), Some((client, waiter, reports))));
                 }
             }
-            settled = &mut waiter => return match settled {
-                Settled::Ended(_) => None,
-                Settled::Missing => Some((Err(client.missing(waiter.id())), None)),
-                Settled::Failed(error) => Some((Err(error), None)),
+            outcome = &mut waiter => return match outcome {
+                WaitOutcome::Ended(_) => None,
+                WaitOutcome::Missing => Some((Err(client.missing(waiter.id())), None)),
+                WaitOutcome::Failed(error) => Some((Err(error), None)),
             },
         }
     }

@@ -1,21 +1,22 @@
 //! Limits: how often tasks start, and how many run at once.
 //!
-//! A rate is the generic cell rate algorithm (GCRA) on two lines. Starts go by the line `started`, which is what makes the
-//! limit hold, whatever comes early, late or twice. A task that may not start yet gets the next free place on the line
-//! `reserved`, and is parked until exactly then: so each is parked once, and ten thousand of them do not come back again
-//! and again. When it is back, only the line of starts is looked at, so that it does not stand in line a second time
-//! because it came a little late.
+//! A rate limit is the generic cell rate algorithm (GCRA) with two clocks. The clock `started` admits starts. It alone
+//! keeps the limit, whether tasks come early, late or twice. A task that may not start yet reserves the next free time
+//! on the clock `reserved`, and is parked until exactly that time. So each task is parked once, and ten thousand
+//! waiting tasks do not come back again and again. A task that comes back is checked against `started` only, so that it
+//! needs no second reservation because it came a little late.
 //!
 //! ```text
-//!  new ──── free ────► starts                holds a place ── free ────► starts
-//!   └────── full ────► parked, to hold a place       └─────── bunched ──► parked, with a new place
+//!  new ──── free ────► starts                has a reservation ── free ────► starts
+//!   └────── full ────► parked, with a reservation       └─────── bunched ──► parked, with a new reservation
 //! ```
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-/// How often tasks may start: so many in a time, spread evenly, and how many of them at once.
+/// How often tasks may start: a number per second, minute or hour, spread evenly, with bursts of at most
+/// [`burst`](Self::burst) tasks.
 ///
 /// ```
 /// use yadtq::Rate;
@@ -33,61 +34,61 @@ pub struct Rate {
     burst: u32,
 }
 
-/// The text is no rate.
+/// The text is not a rate.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is no rate; write it as `10/s`, `100/m` or `5/h`")]
 pub struct BadRate(String);
 
 impl Rate {
     const SECOND_US: u64 = 1_000_000;
-    /// Starts per second, at most: a place in line is as wide as a µs, and has to be told from the next.
-    pub(crate) const MOST_PER_SECOND: u64 = 10_000;
+    /// Largest number of starts per second. Reservations are counted in µs, and this keeps them 100 µs apart.
+    pub(crate) const MAX_PER_SECOND: u64 = 10_000;
     /// The largest burst.
-    pub(crate) const MOST_BURST: u32 = 100_000;
+    pub(crate) const MAX_BURST: u32 = 100_000;
 
-    /// So many starts a second; 1 to 10,000.
+    /// `count` starts per second, from 1 to 10,000.
     pub const fn per_second(count: u64) -> Self {
         Self { count, per_us: Self::SECOND_US, burst: 1 }
     }
 
-    /// So many starts a minute; 1 to 600,000.
+    /// `count` starts per minute, from 1 to 600,000.
     pub const fn per_minute(count: u64) -> Self {
         Self { count, per_us: 60 * Self::SECOND_US, burst: 1 }
     }
 
-    /// So many starts an hour; 1 to 36,000,000.
+    /// `count` starts per hour, from 1 to 36,000,000.
     pub const fn per_hour(count: u64) -> Self {
         Self { count, per_us: 3_600 * Self::SECOND_US, burst: 1 }
     }
 
-    /// How many may start at once after a quiet time; 1 to 100,000. In any time there are at most this many starts more
-    /// than the rate says. Default: 1, which spreads them evenly.
+    /// How many tasks may start at once after a time without starts, from 1 to 100,000. In any period there are at most
+    /// this many starts more than the rate allows. Default: 1, which spreads starts evenly.
     pub const fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
         self
     }
 
-    /// The field that is wrong, and what is wrong with it.
+    /// Checks the numbers. An error names the wrong field and says what is wrong with it.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
-        let most = Self::MOST_PER_SECOND * (self.per_us / Self::SECOND_US);
+        let most = Self::MAX_PER_SECOND * (self.per_us / Self::SECOND_US);
         if self.count == 0 {
             return Err(("rate", "a rate of zero would let nothing start; leave the limit out, or pause".to_owned()));
         }
         if self.count > most {
-            return Err(("rate", format!("must be at most {} starts a second", Self::MOST_PER_SECOND)));
+            return Err(("rate", format!("must be at most {} starts a second", Self::MAX_PER_SECOND)));
         }
-        if self.burst == 0 || self.burst > Self::MOST_BURST {
-            return Err(("burst", format!("must be 1 to {}", Self::MOST_BURST)));
+        if self.burst == 0 || self.burst > Self::MAX_BURST {
+            return Err(("burst", format!("must be 1 to {}", Self::MAX_BURST)));
         }
         Ok(())
     }
 
-    /// The time from one start to the next, in µs; rounded up, so that there are never more starts.
+    /// The time from one start to the next, in µs. It is rounded up, so that there are never more starts than allowed.
     pub(crate) fn interval_us(&self) -> u64 {
         self.per_us.div_ceil(self.count.max(1)).max(1)
     }
 
-    /// How far a line may be ahead of the time for a start, in µs.
+    /// How far a clock of the limit may be ahead of the present for a start, in µs. This is what allows bursts.
     pub(crate) fn ahead_us(&self) -> u64 {
         self.interval_us().saturating_mul(u64::from(self.burst.max(1)) - 1)
     }
@@ -109,87 +110,90 @@ impl FromStr for Rate {
     }
 }
 
-/// How a task comes to a limit.
+/// How a task comes to a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// For the first time.
+pub(crate) enum Arrival {
+    /// For the first time. It reserves a time if it may not start now.
     New,
-    /// Back from where it was parked.
-    Holds,
-    /// It waits in a worker, and takes no place in line.
-    Waits,
+    /// From where it was parked, with a reservation. It makes a new one if it may not start now.
+    Reserved,
+    /// From the memory of a worker, where it waits. It makes no reservation.
+    Waiting,
 }
 
 /// The answer to a task that wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It starts.
+pub(crate) enum Admission {
+    /// The task may start now.
     Now,
-    /// After so many µs, and not before.
+    /// The task may start after this time in µs, and not before.
     In(u64),
 }
 
-/// How far the starts under one rate have got, in µs since the Unix epoch.
+/// The clocks of one rate limit, in µs since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pace {
-    /// When the last place in line would be free again.
+pub(crate) struct RateState {
+    /// The time after the last reservation: the next reservation is for this time, less what the burst allows.
     pub reserved_us: u64,
-    /// When the last start would be.
+    /// The time after the last start: the next start is at this time, less what the burst allows.
     pub started_us: u64,
 }
 
-/// How much closer together than the rate says starts may be, in µs, since nothing comes back at the very moment: in any
-/// time there are at most as many starts as in a time that is so much longer.
-pub const SLACK_US: u64 = 250_000;
-/// Nothing is parked for longer at once: 365 days.
-pub const LONGEST_US: u64 = 365 * 24 * 3_600 * 1_000_000;
+/// How early a task may start, in µs, because tasks do not come back at the exact time of their reservation. In any
+/// period there are at most as many starts as the rate allows in a period that is longer by this time.
+pub(crate) const RATE_SLACK_US: u64 = 250_000;
+/// Longest time that a task is parked at once, in µs: 365 days.
+pub(crate) const MAX_PARK_US: u64 = 365 * 24 * 3_600 * 1_000_000;
 
-/// A task wants to start.
-pub fn admit(pace: &mut Pace, rate: &Rate, turn: Turn, now_us: u64) -> Admission {
+/// Decides whether a task may start now, and notes its start or its reservation.
+pub(crate) fn admit(state: &mut RateState, rate: &Rate, arrival: Arrival, now_us: u64) -> Admission {
     let (interval, ahead) = (rate.interval_us(), rate.ahead_us());
-    let free_at = pace.started_us.saturating_sub(ahead);
-    let may_start = free_at <= now_us + SLACK_US;
-    let takes_a_place = turn == Turn::New || turn == Turn::Holds && !may_start;
-    let mut place = free_at;
-    if takes_a_place {
-        // There is no place in line before the next start is free.
-        let line = if may_start { pace.reserved_us } else { pace.reserved_us.max(pace.started_us) };
-        place = line.saturating_sub(ahead).max(now_us);
-        // Beyond that, tasks share a place: when they are back, the line of starts tells them apart.
-        if place < now_us + LONGEST_US {
-            pace.reserved_us = line.max(now_us) + interval;
+    let free_at = state.started_us.saturating_sub(ahead);
+    let may_start = free_at <= now_us + RATE_SLACK_US;
+    let reserves = arrival == Arrival::New || arrival == Arrival::Reserved && !may_start;
+    let mut start_us = free_at;
+    if reserves {
+        // There is no free time before the next start is free.
+        let clock = if may_start { state.reserved_us } else { state.reserved_us.max(state.started_us) };
+        start_us = clock.saturating_sub(ahead).max(now_us);
+        // Tasks beyond this share one time. When they come back, the clock of starts spreads them.
+        if start_us < now_us + MAX_PARK_US {
+            state.reserved_us = clock.max(now_us) + interval;
         }
     }
-    if may_start && (turn != Turn::New || place == now_us) {
-        pace.started_us = pace.started_us.max(now_us) + interval;
+    if may_start && (arrival != Arrival::New || start_us == now_us) {
+        state.started_us = state.started_us.max(now_us) + interval;
         return Admission::Now;
     }
-    Admission::In((place - now_us).min(LONGEST_US))
+    Admission::In((start_us - now_us).min(MAX_PARK_US))
 }
 
-/// Who runs under a limit of tasks at once, and who looks again when.
+/// The permits of one limit of tasks that run at once. Times are in ms since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places {
-    /// Runs, each until its lease ends in ms.
+pub(crate) struct Permits {
+    /// The runs that hold a permit, each with the time when its lease ends.
     pub runs: BTreeMap<Arc<str>, u64>,
-    /// When the last of those that found no place looks again, in ms.
-    pub line_ms: u64,
+    /// When the last of the runs without a permit tries again.
+    pub next_retry_ms: u64,
 }
 
-/// How far apart those look again that found no place, in ms.
-pub const LOOK_MS: u64 = 5;
-/// How long one waits at least before it looks again.
-pub const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Time between the retries of two runs that got no permit, in ms, so that they do not all retry at once.
+pub(crate) const PERMIT_RETRY_SPACING_MS: u64 = 5;
+/// Shortest time before a run that got no permit retries.
+pub(crate) const PERMIT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A run wants a place, or keeps the one it has: `None`. Else after how many ms it is its turn to look again.
-pub fn occupy(places: &mut Places, run: &Arc<str>, most: u32, holds: bool, lease_ms: u64, now_ms: u64) -> Option<u64> {
-    places.runs.retain(|_, until_ms| *until_ms > now_ms);
-    if holds || places.runs.contains_key(run) || places.runs.len() < most as usize {
-        places.runs.insert(Arc::clone(run), now_ms + lease_ms);
+/// Gives a run a permit, or extends the one that it has. `None`: it has a permit. Otherwise the time in ms after which
+/// it may retry. `max_running`: the number of permits. `holds`: the run had a permit by its worker's account.
+pub(crate) fn acquire_permit(
+    permits: &mut Permits, run: &Arc<str>, max_running: u32, holds: bool, lease_ms: u64, now_ms: u64,
+) -> Option<u64> {
+    permits.runs.retain(|_, until_ms| *until_ms > now_ms);
+    if holds || permits.runs.contains_key(run) || permits.runs.len() < max_running as usize {
+        permits.runs.insert(Arc::clone(run), now_ms + lease_ms);
         return None;
     }
-    places.line_ms = places.line_ms.max(now_ms) + LOOK_MS;
-    Some(places.line_ms - now_ms)
+    permits.next_retry_ms = permits.next_retry_ms.max(now_ms) + PERMIT_RETRY_SPACING_MS;
+    Some(permits.next_retry_ms - now_ms)
 }
 
 #[cfg(test)]
@@ -204,13 +208,13 @@ mod tests {
             .prop_map(|(count, unit, burst)| format!("{count}/{unit}").parse::<Rate>().unwrap().burst(burst))
     }
 
-    fn turn() -> impl Strategy<Value = Turn> {
-        prop_oneof![4 => Just(Turn::New), 4 => Just(Turn::Holds), 1 => Just(Turn::Waits)]
+    fn arrival() -> impl Strategy<Value = Arrival> {
+        prop_oneof![4 => Just(Arrival::New), 4 => Just(Arrival::Reserved), 1 => Just(Arrival::Waiting)]
     }
 
-    /// Whether there are ever more starts in a time than burst and rate allow, with the slack.
+    /// Whether no period has more starts than burst and rate allow, with the slack.
     fn within(rate: &Rate, starts: &[u64]) -> bool {
-        let allowed = |window: u64| u64::from(rate.burst) + (window + SLACK_US) / rate.interval_us();
+        let allowed = |window: u64| u64::from(rate.burst) + (window + RATE_SLACK_US) / rate.interval_us();
         starts.iter().enumerate().all(|(i, first)| {
             let windows = starts[i..].iter().map(|last| last - first).zip(1_u64..);
             windows.into_iter().all(|(window, count)| count <= allowed(window))
@@ -218,26 +222,27 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes when and how.
+        /// Whenever and however tasks come.
         #[test]
-        fn never_more_starts_than_the_rate_allows(rate in rate(), asks in vec((0..400_000_u64, turn()), 1..300)) {
-            let (mut pace, mut now, mut starts) = (Pace::default(), 1_000_000_000, Vec::new());
-            for (passed, turn) in asks {
+        fn never_more_starts_than_the_rate_allows(rate in rate(), asks in vec((0..400_000_u64, arrival()), 1..300)) {
+            let (mut state, mut now, mut starts) = (RateState::default(), 1_000_000_000, Vec::new());
+            for (passed, arrival) in asks {
                 now += passed;
-                if admit(&mut pace, &rate, turn, now) == Admission::Now {
+                if admit(&mut state, &rate, arrival, now) == Admission::Now {
                     starts.push(now);
                 }
             }
             prop_assert!(within(&rate, &starts), "{starts:?}");
         }
 
-        /// Who comes back when told to, or a little later, starts then. The line has no gap.
+        /// A task that comes back at the time of its reservation, or a little later, starts then. Reservations leave no
+        /// gap.
         #[test]
-        fn a_place_is_a_promise(rate in rate(), count in 1..400_u64, late in vec(0..SLACK_US, 400)) {
+        fn a_reservation_is_kept(rate in rate(), count in 1..400_u64, late in vec(0..RATE_SLACK_US, 400)) {
             let now = 1_000_000_000;
-            let (mut pace, mut parked, mut begun) = (Pace::default(), Vec::new(), 0_u64);
+            let (mut state, mut parked, mut begun) = (RateState::default(), Vec::new(), 0_u64);
             for _ in 0..count {
-                match admit(&mut pace, &rate, Turn::New, now) {
+                match admit(&mut state, &rate, Arrival::New, now) {
                     Admission::Now => begun += 1,
                     Admission::In(wait) => parked.push(now + wait),
                 }
@@ -248,32 +253,36 @@ mod tests {
             let mut back: Vec<u64> = parked.iter().zip(&late).map(|(due, late)| due + late).collect();
             back.sort_unstable();
             for now in back {
-                prop_assert_eq!(admit(&mut pace, &rate, Turn::Holds, now), Admission::Now);
+                prop_assert_eq!(admit(&mut state, &rate, Arrival::Reserved, now), Admission::Now);
             }
         }
 
-        /// A worker that waits asks as often as it likes, and takes nothing from anybody.
+        /// A task that waits in a worker may ask at any time, and delays no other task.
         #[test]
-        fn waiting_takes_no_place(rate in rate(), reserved in 0..5_000_000_u64, started in 500_000..5_000_000_u64) {
-            let mut pace = Pace { reserved_us: reserved, started_us: started };
-            let before = pace;
-            if let Admission::In(wait) = admit(&mut pace, &rate, Turn::Waits, 0) {
-                prop_assert_eq!(pace, before);
-                prop_assert_eq!(admit(&mut pace, &rate, Turn::Waits, wait), Admission::Now);
+        fn waiting_makes_no_reservation(
+            rate in rate(), reserved in 0..5_000_000_u64, started in 500_000..5_000_000_u64,
+        ) {
+            let mut state = RateState { reserved_us: reserved, started_us: started };
+            let before = state;
+            if let Admission::In(wait) = admit(&mut state, &rate, Arrival::Waiting, 0) {
+                prop_assert_eq!(state, before);
+                prop_assert_eq!(admit(&mut state, &rate, Arrival::Waiting, wait), Admission::Now);
             }
         }
 
         #[test]
-        fn never_more_runs_than_places(most in 1..5_u32, asks in vec((0..8_u32, 0..2_000_u64, any::<bool>()), 1..200)) {
-            let (mut places, mut now, mut running) = (Places::default(), 1_000, BTreeMap::<u32, u64>::new());
+        fn never_more_runs_than_permits(
+            most in 1..5_u32, asks in vec((0..8_u32, 0..2_000_u64, any::<bool>()), 1..200),
+        ) {
+            let (mut permits, mut now, mut running) = (Permits::default(), 1_000, BTreeMap::<u32, u64>::new());
             for (run, passed, ends) in asks {
                 now += passed;
                 running.retain(|_, until| *until > now);
                 let name: Arc<str> = run.to_string().into();
                 if ends {
-                    places.runs.remove(&name);
+                    permits.runs.remove(&name);
                     running.remove(&run);
-                } else if occupy(&mut places, &name, most, running.contains_key(&run), 6_000, now).is_none() {
+                } else if acquire_permit(&mut permits, &name, most, running.contains_key(&run), 6_000, now).is_none() {
                     running.insert(run, now + 6_000);
                 }
                 prop_assert!(running.len() <= most as usize);
@@ -282,16 +291,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parked_looks_again_one_after_the_other() {
-        let mut places = Places::default();
-        let mut ask = |run: &str| occupy(&mut places, &run.into(), 1, false, 6_000, 1_000);
+    fn runs_without_a_permit_retry_one_after_the_other() {
+        let mut permits = Permits::default();
+        let mut ask = |run: &str| acquire_permit(&mut permits, &run.into(), 1, false, 6_000, 1_000);
         assert_eq!([ask("a"), ask("b"), ask("c"), ask("a")], [None, Some(5), Some(10), None]);
-        assert_eq!(occupy(&mut places, &"b".into(), 1, true, 6_000, 1_000), None, "what runs keeps its place");
-        assert_eq!(occupy(&mut places, &"c".into(), 1, false, 6_000, 7_000), None, "both leases are over");
+        assert_eq!(
+            acquire_permit(&mut permits, &"b".into(), 1, true, 6_000, 1_000),
+            None,
+            "a running task keeps its permit"
+        );
+        assert_eq!(acquire_permit(&mut permits, &"c".into(), 1, false, 6_000, 7_000), None, "both leases are over");
     }
 
     #[test]
-    fn rates_are_read_and_checked() {
+    fn rates_are_parsed_and_checked() {
         assert_eq!("10/s".parse(), Ok(Rate::per_second(10)));
         assert_eq!(Rate::per_minute(100).interval_us(), 600_000);
         assert_eq!(Rate::per_hour(7).interval_us(), 514_285_715);
@@ -309,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn the_far_future_is_no_place() {
-        let (rate, mut pace) = (Rate::per_hour(1), Pace::default());
+    fn no_task_is_parked_longer_than_a_year() {
+        let (rate, mut state) = (Rate::per_hour(1), RateState::default());
         for _ in 0..20_000 {
-            admit(&mut pace, &rate, Turn::New, 0);
+            admit(&mut state, &rate, Arrival::New, 0);
         }
-        assert_eq!(admit(&mut pace, &rate, Turn::New, 0), Admission::In(LONGEST_US));
-        assert!(pace.reserved_us <= LONGEST_US + rate.interval_us());
+        assert_eq!(admit(&mut state, &rate, Arrival::New, 0), Admission::In(MAX_PARK_US));
+        assert!(state.reserved_us <= MAX_PARK_US + rate.interval_us());
     }
 }

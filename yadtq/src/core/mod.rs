@@ -1,14 +1,20 @@
-//! Decisions as functions of values: no I/O, no clock, no async, and nothing
-//! of the rest of the crate.
+//! Decisions as functions of values: no I/O, no clock, no async, and no imports from the rest of the crate.
 
-pub mod delayed;
-pub mod lifecycle;
-pub mod limits;
-pub mod names;
-pub mod offsets;
-pub mod orders;
-pub mod priority;
-pub mod retry;
-pub mod schedule;
-pub mod ticks;
-pub mod unique;
+pub(crate) mod carry;
+pub(crate) mod controls;
+pub(crate) mod delayed;
+pub(crate) mod finished_set;
+pub(crate) mod lifecycle;
+pub(crate) mod limits;
+pub(crate) mod names;
+pub(crate) mod offsets;
+pub(crate) mod ownership;
+pub(crate) mod priority;
+pub(crate) mod registry;
+pub(crate) mod retry;
+pub(crate) mod revocations;
+pub(crate) mod schedule;
+pub(crate) mod slots;
+pub(crate) mod text;
+pub(crate) mod ticks;
+pub(crate) mod unique;

@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::priority::Priority;
+use super::{priority::Priority, text::cut};
 
 /// Why a name was refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub enum NameError {
         /// The length of the refused id in bytes.
         len: usize,
     },
-    /// The name has a character that is not allowed, or does not start with a letter or digit.
+    /// The name has a character that is not allowed, does not start with a letter or digit, or is too long.
     #[error("{what} `{name}` must match [a-z0-9][a-z0-9-]* and have at most 100 characters")]
     Syntax {
-        /// What was to be named: `queue` or `namespace`.
+        /// What the name is for: `queue` or `namespace`.
         what: &'static str,
-        /// The refused name.
+        /// The refused name, cut if it is long.
         name: String,
     },
-    /// The queue name is one that YADTQ uses for topics of its own.
+    /// YADTQ uses this queue name for its own topics.
     #[error("queue name `{name}` is reserved; choose another than dead, delayed, events, control")]
     Reserved {
         /// The refused name.
@@ -33,7 +33,7 @@ pub enum NameError {
     },
 }
 
-/// The identity of a task: 1 to 128 bytes of UTF-8. Ids made here are UUIDv7, so they sort by time of creation.
+/// The identity of a task: 1 to 128 bytes of UTF-8. Ids that YADTQ makes are UUIDv7, so they sort by time of creation.
 ///
 /// ```
 /// use yadtq::TaskId;
@@ -64,7 +64,7 @@ impl TaskId {
         &self.0
     }
 
-    /// When the id was made, in milliseconds since the Unix epoch, if it is a UUIDv7.
+    /// When the id was made, in milliseconds since the Unix epoch. `None` if it is not a UUIDv7.
     #[must_use]
     pub fn created_ms(&self) -> Option<u64> {
         let time = Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?.get_timestamp()?;
@@ -102,13 +102,14 @@ impl Borrow<str> for TaskId {
     }
 }
 
-/// The identity of one run of a worker. A worker that starts again is another one.
-pub type WorkerId = Arc<str>;
+/// The identity of a worker. It is new for every start of the process.
+pub(crate) type WorkerId = Arc<str>;
 
-/// The identity of one client, which names its reply channel.
-pub type ClientId = Arc<str>;
+/// The identity of a client. It is part of the name of the client's reply channel.
+pub(crate) type ClientId = Arc<str>;
 
-/// A checked queue name: `[a-z0-9][a-z0-9-]*`, not one of the reserved `dead`, `delayed`, `events`, `control`.
+/// A checked queue name: `[a-z0-9][a-z0-9-]*`, at most 100 characters, and none of the reserved names `dead`,
+/// `delayed`, `events` and `control`. Default: `default`.
 ///
 /// ```
 /// use yadtq::Queue;
@@ -158,7 +159,8 @@ impl fmt::Display for Queue {
     }
 }
 
-/// The prefix of every topic, group and key of one installation: `[a-z0-9][a-z0-9-]*`, `yadtq` by default.
+/// The prefix of the names of all topics, groups and keys of one installation: `[a-z0-9][a-z0-9-]*`, at most 100
+/// characters. Default: `yadtq`.
 ///
 /// ```
 /// use yadtq::Namespace;
@@ -176,12 +178,12 @@ impl Namespace {
         &self.0
     }
 
-    /// The topic of a queue's tasks of normal priority, which is also the name of their consumer group.
+    /// The topic of a queue's tasks of normal priority.
     pub(crate) fn topic(&self, queue: &Queue) -> String {
         format!("{}.{queue}", self.0)
     }
 
-    /// The topic of a queue's tasks of a priority, which is also the name of their consumer group.
+    /// The topic of a queue's tasks of a priority.
     pub(crate) fn topic_of(&self, queue: &Queue, priority: Priority) -> String {
         match priority {
             Priority::Normal => self.topic(queue),
@@ -194,22 +196,22 @@ impl Namespace {
         format!("{}.dead", self.0)
     }
 
-    /// The topic that says which dead letters have been dealt with. No queue has such a name.
+    /// The topic that says which dead letters have been dealt with. No queue can have this name.
     pub(crate) fn settled_topic(&self) -> String {
         format!("{}.dead.settled", self.0)
     }
 
-    /// The topic of tasks that wait for their time, and the consumer group of those who fire them.
+    /// The topic of tasks that wait until they are due.
     pub(crate) fn delayed_topic(&self) -> String {
         format!("{}.delayed", self.0)
     }
 
-    /// The topic of orders to all workers.
+    /// The topic of the operators' controls, which every worker reads.
     pub(crate) fn control_topic(&self) -> String {
         format!("{}.control", self.0)
     }
 
-    /// Whether of several records of one key only the latest matters in this topic.
+    /// Whether the topic is compacted: it keeps only the latest record of each key.
     pub(crate) fn is_compacted(&self, topic: &str) -> bool {
         topic == self.delayed_topic() || topic == self.control_topic()
     }
@@ -235,10 +237,13 @@ impl fmt::Display for Namespace {
     }
 }
 
+/// Longest name of a queue or namespace.
+const MAX_NAME_CHARS: usize = 100;
+
 fn checked(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > 100 || name.starts_with('-') || !name.chars().all(allowed) {
-        return Err(NameError::Syntax { what, name: name.to_owned() });
+    if name.is_empty() || name.len() > MAX_NAME_CHARS || name.starts_with('-') || !name.chars().all(allowed) {
+        return Err(NameError::Syntax { what, name: cut(name.to_owned(), 2 * MAX_NAME_CHARS) });
     }
     Ok(Arc::from(name))
 }

@@ -1,18 +1,19 @@
-//! Which of a queue's tasks goes first: three levels, by weights or strictly.
+//! Which of a queue's tasks starts first: three priorities, weighted or strict.
 //!
-//! By weights, a round has six turns for high, three for normal and one for low, the higher level first. A level that has
-//! nothing gives its turns up. So no level waits for more than a round of the others, and each gets its share.
+//! Weighted: a round has six turns for high, three for normal and one for low, the higher priority first. A priority
+//! that has no tasks gives up its turns. So none waits for more than a round of the others, and each gets its share.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How soon a task runs beside others of its queue. Each level is a topic of its own: `<ns>.<queue>.high`, `<ns>.<queue>`
-/// and `<ns>.<queue>.low`.
+/// How soon a task starts, compared with other tasks of its queue. Each priority has its own topic:
+/// `<ns>.<queue>.high`, `<ns>.<queue>` and `<ns>.<queue>.low`.
 ///
-/// By default a worker that has all three starts six high and three normal tasks for each low one;
-/// [`strict_priority`](crate::WorkerBuilder::strict_priority) lets it start the highest it has.
+/// By default a worker that has tasks of all three starts six high and three normal tasks for each low one. With
+/// [`strict_priority`](crate::WorkerBuilder::strict_priority) it always starts a task of the highest priority that it
+/// has.
 ///
 /// ```
 /// use yadtq::Priority;
@@ -24,25 +25,25 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "Cow<'_, str>")]
 pub enum Priority {
-    /// Before all others.
+    /// Starts before tasks of the other priorities.
     High,
-    /// What a task has that says nothing.
+    /// The default.
     #[default]
     Normal,
-    /// After all others.
+    /// Starts after tasks of the other priorities.
     Low,
 }
 
-/// The text names no priority.
+/// The text is not the name of a priority.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("there is no priority `{0}`; choose high, normal or low")]
 pub struct UnknownPriority(String);
 
 impl Priority {
-    /// All of them, the highest first.
+    /// All priorities, the highest first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// The name in records, logs and commands.
+    /// The name that records, logs and commands use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -86,24 +87,22 @@ impl fmt::Display for Priority {
     }
 }
 
-/// Something of each level, the highest first.
-pub(crate) type Levels<T> = [T; 3];
+/// One value per priority, the highest first.
+pub(crate) type PerPriority<T> = [T; 3];
 
-/// Turns of each level in a round.
-const WEIGHTS: Levels<u32> = [6, 3, 1];
-/// Turns of a whole round.
-pub(crate) const ROUND: u32 = 10;
+/// Number of turns that each priority has in a round.
+const WEIGHTS: PerPriority<u32> = [6, 3, 1];
 
-/// Chooses the level whose turn it is.
+/// Chooses the priority whose turn it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Chooser {
+pub(crate) struct PriorityChooser {
     strict: bool,
     /// Turns that are left in this round.
-    left: Levels<u32>,
+    left: PerPriority<u32>,
 }
 
-impl Chooser {
-    /// `strict`: always the highest that has something.
+impl PriorityChooser {
+    /// `strict`: always chooses the highest priority that has tasks.
     pub(crate) const fn new(strict: bool) -> Self {
         Self { strict, left: WEIGHTS }
     }
@@ -112,20 +111,20 @@ impl Chooser {
         self.strict
     }
 
-    /// The level whose turn it is, of those that have something.
-    pub(crate) fn next(&self, has: Levels<bool>) -> Option<Priority> {
-        let ready = || Priority::ALL.into_iter().filter(|&level| has[level as usize]);
-        let in_round = ready().find(|&level| self.strict || self.left[level as usize] > 0);
-        // Where nobody has a turn left, a new round begins.
+    /// The priority whose turn it is, among those that have tasks. `None` if no priority has any.
+    pub(crate) fn next(&self, has: PerPriority<bool>) -> Option<Priority> {
+        let ready = || Priority::ALL.into_iter().filter(|&priority| has[priority as usize]);
+        let in_round = ready().find(|&priority| self.strict || self.left[priority as usize] > 0);
+        // If none of them has a turn left, a new round begins.
         in_round.or_else(|| ready().next())
     }
 
-    /// Notes that the level took its turn.
-    pub(crate) fn spend(&mut self, level: Priority) {
-        if self.left[level as usize] == 0 {
+    /// Notes that the priority took its turn.
+    pub(crate) fn spend(&mut self, priority: Priority) {
+        if self.left[priority as usize] == 0 {
             self.left = WEIGHTS;
         }
-        self.left[level as usize] -= 1;
+        self.left[priority as usize] -= 1;
     }
 }
 
@@ -135,16 +134,18 @@ mod tests {
 
     use super::*;
 
-    type Has = Levels<bool>;
+    const TURNS_PER_ROUND: u32 = 10;
 
-    impl Chooser {
+    type Has = PerPriority<bool>;
+
+    impl PriorityChooser {
         fn take(&mut self, has: Has) -> Option<Priority> {
-            let level = self.next(has)?;
-            self.spend(level);
-            Some(level)
+            let priority = self.next(has)?;
+            self.spend(priority);
+            Some(priority)
         }
 
-        /// One that has chosen a few times.
+        /// A chooser that has chosen a few times.
         fn after(strict: bool, history: &[Has]) -> Self {
             let mut chooser = Self::new(strict);
             for &has in history {
@@ -160,15 +161,15 @@ mod tests {
 
     #[test]
     fn a_full_round_is_six_three_one() {
-        let mut chooser = Chooser::new(false);
-        let round: String = (0..ROUND).map(|_| &chooser.take([true; 3]).unwrap().as_str()[..1]).collect();
+        let mut chooser = PriorityChooser::new(false);
+        let round: String = (0..TURNS_PER_ROUND).map(|_| &chooser.take([true; 3]).unwrap().as_str()[..1]).collect();
         assert_eq!(round, "hhhhhhnnnl");
-        assert_eq!(WEIGHTS.iter().sum::<u32>(), ROUND);
+        assert_eq!(WEIGHTS.iter().sum::<u32>(), TURNS_PER_ROUND);
     }
 
     #[test]
     fn a_lone_high_task_never_waits_for_a_turn() {
-        let mut chooser = Chooser::new(false);
+        let mut chooser = PriorityChooser::new(false);
         for _ in 0..25 {
             assert_eq!(chooser.take([false, false, true]), Some(Priority::Low));
             assert_eq!(chooser.next([true, false, true]), Some(Priority::High));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn names_are_parsed_as_they_are_printed() {
         for priority in Priority::ALL {
             assert_eq!(priority.to_string().parse(), Ok(priority));
             assert_eq!(serde_json::to_value(priority).unwrap(), priority.as_str());
@@ -188,25 +189,25 @@ mod tests {
     }
 
     proptest! {
-        /// Only what is there is chosen, and something is if there is something.
+        /// A priority is chosen if and only if one has tasks, and the chosen one has tasks.
         #[test]
-        fn what_is_chosen_is_there(strict: bool, history: Vec<Has>, has: Has) {
-            let chosen = Chooser::after(strict, &history).next(has);
+        fn the_chosen_priority_has_tasks(strict: bool, history: Vec<Has>, has: Has) {
+            let chosen = PriorityChooser::after(strict, &history).next(has);
             prop_assert_eq!(chosen.is_some(), has.contains(&true));
-            prop_assert!(chosen.is_none_or(|level| has[level as usize]));
+            prop_assert!(chosen.is_none_or(|priority| has[priority as usize]));
         }
 
         #[test]
         fn strict_is_always_the_highest(history: Vec<Has>, has: Has) {
-            let chosen = Chooser::after(true, &history).next(has);
-            prop_assert_eq!(chosen, Priority::ALL.into_iter().find(|&level| has[level as usize]));
+            let chosen = PriorityChooser::after(true, &history).next(has);
+            prop_assert_eq!(chosen, Priority::ALL.into_iter().find(|&priority| has[priority as usize]));
         }
 
-        /// From whatever went before: once the round under way is over, each round gives each level its share.
+        /// Whatever happened before: after the present round, each round gives each priority its share.
         #[test]
-        fn each_level_gets_its_share_of_every_round(history: Vec<Has>, has: Has) {
+        fn each_priority_gets_its_share_of_every_round(history: Vec<Has>, has: Has) {
             prop_assume!(has.contains(&true));
-            let mut chooser = Chooser::after(false, &history);
+            let mut chooser = PriorityChooser::after(false, &history);
             let rest: u32 = chooser.left.iter().zip(has).filter(|(_, has)| *has).map(|(left, _)| left).sum();
             for _ in 0..rest {
                 chooser.take(has);
@@ -216,24 +217,26 @@ mod tests {
                 for _ in 0..round_of(has) {
                     turns[chooser.take(has).unwrap() as usize] += 1;
                 }
-                for level in Priority::ALL {
-                    let expected = if has[level as usize] { WEIGHTS[level as usize] } else { 0 };
-                    prop_assert_eq!(turns[level as usize], expected, "{}", level);
+                for priority in Priority::ALL {
+                    let expected = if has[priority as usize] { WEIGHTS[priority as usize] } else { 0 };
+                    prop_assert_eq!(turns[priority as usize], expected, "{}", priority);
                 }
             }
         }
 
-        /// No level waits for longer than a round of the others, whatever comes and goes there.
+        /// No priority waits for longer than a round of the others, whatever tasks these get.
         #[test]
-        fn no_level_starves(history: Vec<Has>, level in 0_usize..3, others in prop::collection::vec(any::<Has>(), 20)) {
-            let mut chooser = Chooser::after(false, &history);
+        fn no_priority_starves(
+            history: Vec<Has>, priority in 0_usize..3, others in prop::collection::vec(any::<Has>(), 20),
+        ) {
+            let mut chooser = PriorityChooser::after(false, &history);
             let waited = others.iter().position(|&(mut has)| {
-                has[level] = true;
-                chooser.take(has) == Some(Priority::ALL[level])
+                has[priority] = true;
+                chooser.take(has) == Some(Priority::ALL[priority])
             });
-            // The rest of a round in which it had its turns, and the higher ones of the next.
-            let higher: u32 = WEIGHTS[..level].iter().sum();
-            let others = ROUND - WEIGHTS[level];
+            // The rest of a round in which it had its turns, and the turns of the higher ones in the next round.
+            let higher: u32 = WEIGHTS[..priority].iter().sum();
+            let others = TURNS_PER_ROUND - WEIGHTS[priority];
             prop_assert!(waited.is_some_and(|waited| waited <= (others + higher) as usize), "waited for {waited:?}");
         }
     }

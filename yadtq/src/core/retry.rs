@@ -1,14 +1,16 @@
-//! When a failed attempt is made again.
+//! How often and when a failed task is retried.
 //!
-//! Exponential backoff with full jitter, as measured best in "Exponential Backoff And Jitter" (AWS Architecture
-//! Blog, 2015): the wait is random between nothing and `base * 2^(attempt - 1)`, at most the cap.
+//! The wait before a retry is an exponential backoff with full jitter: a random time between zero and
+//! `base * 2^(attempt - 1)`, at most the cap. "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015) measured
+//! this as the best of the usual ways.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How often and when a failed attempt is made again. What is left out here says the next level: first the call, then
-/// the task, then the worker, then the defaults, which are 3 retries, 1 s and 10 min.
+/// How often and when a failed task is retried. A value that a policy leaves out comes from the next one: first the
+/// policy of the call, then that of the task, then that of the worker, then the defaults, which are 3 retries, a base
+/// of 1 s and a cap of 10 min.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,44 +33,45 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// More retries are a mistake: with the default cap, these take a week.
-    pub(crate) const MOST: u32 = 1_000;
-    const LONGEST_MS: u64 = 365 * 24 * 3_600_000;
+    /// Largest number of retries. With the default cap they take a week, so more are likely to be a mistake.
+    const MAX_RETRIES: u32 = 1_000;
+    /// Largest cap, in ms: 365 days.
+    const MAX_CAP_MS: u64 = 365 * 24 * 3_600_000;
 
-    /// A policy that says nothing yet.
+    /// A policy that leaves out every value.
     pub const fn new() -> Self {
         Self { max: None, base_ms: None, cap_ms: None }
     }
 
-    /// A failed attempt is final.
+    /// A policy without retries: the first failure is final.
     pub const fn never() -> Self {
         Self::new().max(0)
     }
 
-    /// How often a task is tried again after its first attempt, at most 1,000. Default: 3.
+    /// Number of retries after the first attempt, at most 1,000. Default: 3.
     pub const fn max(mut self, retries: u32) -> Self {
         self.max = Some(retries);
         self
     }
 
-    /// The longest wait before the first retry; it doubles with each. At least 1 ms. Default: 1 s.
+    /// Longest wait before the first retry. It doubles with each further retry. At least 1 ms. Default: 1 s.
     pub const fn base(mut self, base: Duration) -> Self {
         self.base_ms = Some(millis(base));
         self
     }
 
-    /// The longest wait before any retry; not shorter than the base, at most 365 days. Default: 10 min.
+    /// Longest wait before any retry. Not shorter than the base, and at most 365 days. Default: 10 min.
     pub const fn cap(mut self, cap: Duration) -> Self {
         self.cap_ms = Some(millis(cap));
         self
     }
 
-    /// Whether it says nothing.
+    /// Whether the policy leaves out every value.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::new()
     }
 
-    /// What this leaves out, as `other` says.
+    /// This policy, with the values that it leaves out taken from `other`.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
             max: self.max.or(other.max),
@@ -77,15 +80,15 @@ impl Retry {
         }
     }
 
-    /// The field that is wrong, and what is wrong with it.
+    /// Checks the values. An error names the wrong field and says what is wrong with it.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.max.is_some_and(|max| max > Self::MOST) {
-            return Err(("max_retries", format!("must be at most {}; more would never end", Self::MOST)));
+        if self.max.is_some_and(|max| max > Self::MAX_RETRIES) {
+            return Err(("max_retries", format!("must be at most {}; more would never end", Self::MAX_RETRIES)));
         }
         if self.base_ms == Some(0) {
             return Err(("retry_base", "must be at least 1 ms".to_owned()));
         }
-        if self.cap_ms.is_some_and(|cap| cap == 0 || cap > Self::LONGEST_MS) {
+        if self.cap_ms.is_some_and(|cap| cap == 0 || cap > Self::MAX_CAP_MS) {
             return Err(("retry_cap", "must be between 1 ms and 365 days".to_owned()));
         }
         if self.base_ms.zip(self.cap_ms).is_some_and(|(base, cap)| base > cap) {
@@ -94,14 +97,15 @@ impl Retry {
         Ok(())
     }
 
-    /// How many retries there are.
+    /// Number of retries after the first attempt.
     pub(crate) fn retries(&self) -> u32 {
-        self.max.unwrap_or(3).min(Self::MOST)
+        self.max.unwrap_or(3).min(Self::MAX_RETRIES)
     }
 
-    /// How long to wait after this attempt, from 1, in ms. `random` decides where between nothing and the most.
+    /// The wait after this attempt, counted from 1, in ms. `random` chooses the point between zero and the longest
+    /// wait.
     pub(crate) fn wait_ms(&self, attempt: u32, random: u64) -> u64 {
-        let cap = self.cap_ms.unwrap_or(600_000).min(Self::LONGEST_MS);
+        let cap = self.cap_ms.unwrap_or(600_000).min(Self::MAX_CAP_MS);
         let base = self.base_ms.unwrap_or(1_000).clamp(1, cap.max(1));
         let doubled = 1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX);
         let most = base.saturating_mul(doubled).min(cap);
@@ -109,7 +113,7 @@ impl Retry {
     }
 }
 
-/// Whole ms; what is longer than can be said is checked like the longest.
+/// The duration in whole ms, or the largest number if it is longer than that.
 #[allow(clippy::cast_possible_truncation, reason = "compared before; `try_from` is not const")]
 const fn millis(duration: Duration) -> u64 {
     let ms = duration.as_millis();
@@ -123,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_level_decides_field_by_field() {
+    fn the_nearest_policy_decides_field_by_field() {
         let call = Retry::new().max(7);
         let task = Retry::new().max(1).base(Duration::from_millis(20));
         let worker = Retry::new().cap(Duration::from_millis(50));
@@ -134,25 +138,26 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn a_wrong_value_is_refused_by_the_name_of_its_field() {
         let field = |retry: Retry| retry.check().unwrap_err().0;
         assert_eq!(field(Retry::new().max(u32::MAX)), "max_retries");
         assert_eq!(field(Retry::new().base(Duration::ZERO)), "retry_base");
         assert_eq!(field(Retry::new().cap(Duration::ZERO)), "retry_cap");
         assert_eq!(field(Retry::new().cap(Duration::MAX)), "retry_cap");
         assert_eq!(field(Retry::new().base(Duration::from_secs(2)).cap(Duration::from_secs(1))), "retry_base");
-        assert_eq!(Retry::new().max(Retry::MOST).check(), Ok(()));
+        assert_eq!(Retry::new().max(Retry::MAX_RETRIES).check(), Ok(()));
     }
 
     proptest! {
-        /// Whatever a record says: never beyond the cap, doubled until there, and all of it can be drawn.
+        /// Whatever values a record has: a wait is never above the cap, doubles until it reaches the cap, and can be
+        /// any time up to the longest.
         #[test]
         fn waits_double_up_to_the_cap(
             base in 0..=u64::MAX, cap in 0..=u64::MAX, attempt in 0..=u32::MAX, random in any::<u64>(),
         ) {
             let retry = Retry { max: None, base_ms: Some(base), cap_ms: Some(cap) };
             let wait = retry.wait_ms(attempt, random);
-            prop_assert!(wait <= cap && wait <= Retry::LONGEST_MS);
+            prop_assert!(wait <= cap && wait <= Retry::MAX_CAP_MS);
             let plain = Retry { max: None, base_ms: Some(base.clamp(1, 1_000)), cap_ms: Some(1 << 40) };
             let (most, early) = (base.clamp(1, 1_000) << (attempt % 20), attempt % 20 + 1);
             prop_assert_eq!(plain.wait_ms(early, most), most);

@@ -1,13 +1,15 @@
 //! When periodic tasks are due: intervals, and cron expressions in a time zone.
 //!
-//! A schedule is a function from a time to the next tick, and nothing else: every worker that has the same
-//! declaration comes to the same ticks, without asking anybody. Times are ms since the Unix epoch.
+//! A schedule is a function from a time to the next tick, and nothing else: all workers with the same declaration
+//! compute the same ticks, without communication. Times are ms since the Unix epoch.
 //!
-//! What happens when clocks are put forward or back, for cron expressions:
-//! - Named hours (`0 3 * * *`, `*/15 2,14 * * *`): each named local time is one tick. One that does not exist is due at
-//!   the first instant after the gap, where several of them are one tick. One that exists twice is due the first time.
-//! - Every hour (`*/5 * * * *`): whatever the clock on the wall does, ticks go on as time passes: one that does not
-//!   exist is not due, because nothing is left out; one that exists twice is due both times.
+//! What cron expressions do when clocks are put forward or back:
+//! - With named hours (`0 3 * * *`, `*/15 2,14 * * *`), each named local time is one tick. A local time that does not
+//!   exist is due at the first instant after the gap; several of these are one tick. A local time that exists twice is
+//!   due the first time.
+//! - With every hour (`*/5 * * * *`), ticks follow the passing of time, whatever the local clock shows: a local time
+//!   that
+//!   does not exist is not due, and a local time that exists twice is due both times.
 
 use std::{fmt, time::Duration};
 
@@ -18,28 +20,28 @@ use croner::{
     parser::{CronParser, Year},
 };
 
-/// Shorter intervals are work for a loop in a task.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// Longer ones are a mistake in the unit.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
-/// Longer than any time by which a clock was ever put forward.
-const LONGEST_GAP_S: i64 = 48 * 3_600;
+/// Shortest interval. A loop inside a task is the better way for shorter ones.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest interval. A longer one is likely to have a wrong unit.
+const MAX_INTERVAL: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+/// More than any time by which a local clock was ever put forward, in seconds.
+const MAX_CLOCK_GAP_S: i64 = 48 * 3_600;
 
-/// Ms since the Unix epoch.
-pub type Ms = u64;
+/// A time in ms since the Unix epoch, or a duration in ms.
+pub(crate) type Ms = u64;
 
 /// When a periodic task is due.
 #[derive(Clone, Debug)]
-pub enum Schedule {
-    /// At every multiple of so many ms since the Unix epoch.
+pub(crate) enum Schedule {
+    /// At every multiple of this interval since the Unix epoch.
     Every(Ms),
-    /// As cron says.
+    /// At the times of a cron expression.
     Cron(Box<Crontab>),
 }
 
 /// A cron expression in a time zone.
 #[derive(Clone, Debug)]
-pub struct Crontab {
+pub(crate) struct Crontab {
     text: String,
     zone: Tz,
     cron: Cron,
@@ -47,12 +49,12 @@ pub struct Crontab {
 }
 
 impl Schedule {
-    /// Every so often.
+    /// A schedule with this interval.
     ///
     /// # Errors
-    /// Says which intervals there are.
-    pub fn every(interval: Duration) -> Result<Self, String> {
-        if !(SHORTEST..=LONGEST).contains(&interval) {
+    /// The interval is shorter than 1 s, longer than 100 years, or has a fraction of a millisecond.
+    pub(crate) fn every(interval: Duration) -> Result<Self, String> {
+        if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
             return Err(format!("must be 1 s to 100 years, not {interval:?}"));
         }
         if !interval.subsec_nanos().is_multiple_of(1_000_000) {
@@ -61,11 +63,11 @@ impl Schedule {
         u64::try_from(interval.as_millis()).map(Self::Every).map_err(|e| e.to_string())
     }
 
-    /// By a cron expression of five fields, six with seconds in front, or a nickname such as `@daily`.
+    /// A schedule by a cron expression: five fields, or six with seconds in front, or a nickname such as `@daily`.
     ///
     /// # Errors
-    /// Says what is wrong with it.
-    pub fn cron(text: &str, zone: Tz) -> Result<Self, String> {
+    /// The text is not a cron expression, or it is never due.
+    pub(crate) fn cron(text: &str, zone: Tz) -> Result<Self, String> {
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| {
             format!("`{text}` is no cron expression: {error}; write minute, hour, day, month and weekday: `0 3 * * *`")
@@ -78,20 +80,20 @@ impl Schedule {
         Ok(Self::Cron(Box::new(crontab)))
     }
 
-    /// The first tick after this time; `None`: never again.
+    /// The first tick after this time. `None`: there is none.
     #[must_use]
-    pub fn after(&self, time: Ms) -> Option<Ms> {
+    pub(crate) fn after(&self, time: Ms) -> Option<Ms> {
         match self {
             Self::Every(interval) => (time / interval).checked_add(1)?.checked_mul(*interval),
             Self::Cron(crontab) => crontab.after(time),
         }
     }
 
-    /// The latest tick after one time and not after another.
+    /// The latest tick that is later than `after` and not later than `until`. `None`: there is none.
     #[must_use]
-    pub fn latest(&self, after: Ms, until: Ms) -> Option<Ms> {
+    pub(crate) fn latest(&self, after: Ms, until: Ms) -> Option<Ms> {
         let mut latest = self.after(after).filter(|&tick| tick <= until)?;
-        // From `latest` on there is a next tick in time, from `beyond` on there is none.
+        // Binary search: the next tick after `latest` may be in time, the next tick after `beyond` is too late.
         let mut beyond = until;
         while latest < beyond {
             let middle = latest + (beyond - latest) / 2;
@@ -103,9 +105,9 @@ impl Schedule {
         Some(latest)
     }
 
-    /// The time zone, if it has one.
+    /// The IANA name of the time zone. `None` for an interval.
     #[must_use]
-    pub fn zone(&self) -> Option<&'static str> {
+    pub(crate) fn zone(&self) -> Option<&'static str> {
         match self {
             Self::Every(_) => None,
             Self::Cron(crontab) => Some(crontab.zone.name()),
@@ -113,7 +115,7 @@ impl Schedule {
     }
 }
 
-/// As it was written: `0 3 * * *`, or `every 30s`.
+/// The cron expression as the user wrote it, such as `0 3 * * *`, or the interval, such as `every 30s`.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,7 +131,7 @@ impl Crontab {
         let tick = if self.every_hour {
             self.cron.find_next_occurrence(&start, false).ok()?
         } else {
-            // What the clock on the wall showed until now is past: no local time up to it comes later.
+            // Local times up to the present one are past, even if clocks are put back later.
             let mut local = start.naive_local();
             loop {
                 local = self.cron.find_next_occurrence(&local, false).ok()?;
@@ -142,7 +144,7 @@ impl Crontab {
         u64::try_from(tick.timestamp_millis()).ok()
     }
 
-    /// When the clock on the wall shows this for the first time, or more than this.
+    /// The first instant at which the local clock shows this time, or a later one if it never shows this time.
     fn instant(&self, local: NaiveDateTime) -> Option<DateTime<Tz>> {
         let resolve =
             |seconds| match self.zone.from_local_datetime(&local.checked_add_signed(TimeDelta::seconds(seconds))?) {
@@ -152,7 +154,7 @@ impl Crontab {
         if let Some(instant) = resolve(0) {
             return Some(instant);
         }
-        let (mut inside, mut outside) = (0, LONGEST_GAP_S);
+        let (mut inside, mut outside) = (0, MAX_CLOCK_GAP_S);
         while outside - inside > 1 {
             let middle = inside.midpoint(outside);
             match resolve(middle) {
@@ -164,17 +166,17 @@ impl Crontab {
     }
 }
 
-/// A time zone by its IANA name.
+/// The time zone with this IANA name.
 ///
 /// # Errors
-/// Says which names there are.
-pub fn zone(name: &str) -> Result<Tz, String> {
+/// No time zone has this name.
+pub(crate) fn zone(name: &str) -> Result<Tz, String> {
     name.parse().map_err(|_| format!("`{name}` is no time zone; write an IANA name such as `Europe/Berlin`, or `UTC`"))
 }
 
-/// A tick as people and ids write it: `2027-03-28T01:00:00Z`.
+/// A tick as text, for people and for task ids: `2027-03-28T01:00:00Z`.
 #[must_use]
-pub fn written(tick: Ms) -> String {
+pub(crate) fn format_tick(tick: Ms) -> String {
     let time = i64::try_from(tick).ok().and_then(DateTime::from_timestamp_millis);
     time.map_or_else(|| tick.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
@@ -197,11 +199,11 @@ mod tests {
     fn ticks(schedule: &Schedule, after: &str, until: &str) -> Vec<String> {
         let until = ms(until);
         let next = |&tick: &Ms| schedule.after(tick).filter(|&tick| tick <= until);
-        std::iter::successors(next(&ms(after)), next).map(written).collect()
+        std::iter::successors(next(&ms(after)), next).map(format_tick).collect()
     }
 
     #[test]
-    fn cron_goes_by_the_clock_on_the_wall() {
+    fn cron_follows_the_local_clock() {
         let nightly = cron("0 3 * * *", "Europe/Berlin");
         let found = ticks(&nightly, "2027-03-26T12:00:00Z", "2027-03-29T12:00:00Z");
         // Summer time begins on the 28th.
@@ -216,11 +218,11 @@ mod tests {
     fn a_local_time_that_does_not_exist_is_due_after_the_gap() {
         let found = |text| ticks(&cron(text, "Europe/Berlin"), "2027-03-27T20:00:00Z", "2027-03-28T20:00:00Z");
         assert_eq!(found("30 2 * * *"), ["2027-03-28T01:00:00Z"]);
-        // All that the gap swallowed is one tick, and so is what is due at its end anyway.
+        // All local times in the gap are one tick, together with the one that is due at its end.
         assert_eq!(found("*/15 2 * * *"), ["2027-03-28T01:00:00Z"]);
         assert_eq!(found("0 2,3 * * *"), ["2027-03-28T01:00:00Z"]);
         assert_eq!(found("30 1,2,3 * * *"), ["2027-03-28T00:30:00Z", "2027-03-28T01:00:00Z", "2027-03-28T01:30:00Z"]);
-        // Half an hour, and a whole day that Samoa never had.
+        // A gap of half an hour, and a whole day that Samoa skipped.
         let lord_howe =
             ticks(&cron("15 2 * * *", "Australia/Lord_Howe"), "2026-10-03T12:00:00Z", "2026-10-04T12:00:00Z");
         assert_eq!(lord_howe, ["2026-10-03T15:30:00Z"]);
@@ -234,13 +236,13 @@ mod tests {
         assert_eq!(found("30 2 * * *"), ["2027-10-31T00:30:00Z"]);
         assert_eq!(found("30 2,3 * * *"), ["2027-10-31T00:30:00Z", "2027-10-31T02:30:00Z"]);
         assert_eq!(found("0,30 2 * * *"), ["2027-10-31T00:00:00Z", "2027-10-31T00:30:00Z"]);
-        // Asked amid the second time.
+        // The start is within the hour that comes a second time.
         let nightly = cron("30 2 * * *", "Europe/Berlin");
-        assert_eq!(nightly.after(ms("2027-10-31T01:10:00Z")).map(written).unwrap(), "2027-11-01T01:30:00Z");
+        assert_eq!(nightly.after(ms("2027-10-31T01:10:00Z")).map(format_tick).unwrap(), "2027-11-01T01:30:00Z");
     }
 
     #[test]
-    fn what_is_due_in_every_hour_goes_on_as_time_passes() {
+    fn an_expression_with_every_hour_follows_the_passing_of_time() {
         let quarters = cron("*/15 * * * *", "Europe/Berlin");
         for change in ["2027-03-28T", "2027-10-31T"] {
             let found = ticks(&quarters, &format!("{change}00:00:00Z"), &format!("{change}03:00:00Z"));
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_schedule_is_refused() {
+    fn a_wrong_schedule_is_refused() {
         for interval in [Duration::ZERO, Duration::from_millis(999), Duration::from_micros(1_000_001), Duration::MAX] {
             assert!(Schedule::every(interval).unwrap_err().contains(&format!("not {interval:?}")), "{interval:?}");
         }
@@ -310,7 +312,7 @@ mod tests {
             for _ in 0..40 {
                 let Some(tick) = schedule.after(last) else { break };
                 prop_assert!(tick > last, "{schedule}: {tick} after {last}");
-                // Whoever asks in between hears the same.
+                // The answer is the same for every time in between.
                 let between = last + (tick - last) * within / 100;
                 if between < tick {
                     prop_assert_eq!(schedule.after(between), Some(tick), "{} asked at {}", schedule, between);
@@ -325,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[@*0-9,/#LW A-Za-z?+-]{0,20}|\\PC{0,20}", time: u64) {
+        fn no_text_causes_a_panic(text in "[@*0-9,/#LW A-Za-z?+-]{0,20}|\\PC{0,20}", time: u64) {
             if let Ok(schedule) = Schedule::cron(&text, Tz::UTC) {
                 let _ = schedule.after(time);
             }

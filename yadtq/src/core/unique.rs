@@ -1,49 +1,53 @@
-//! Unique keys: the first submit reserves one, the later ones are told its task.
+//! Unique keys, which make submits idempotent: the first submit reserves the key, and later ones get the first one's
+//! task.
 //!
 //! ```text
 //!            reserve            confirm
-//!  free ──────────► pending ──────────► queued ──► free, when its time is over
+//!  free ──────────► pending ──────────► queued ──► free, when its TTL is over
 //! ```
-//! `pending` is not known to be in Kafka: its caller may have died on the way. So whoever meets it sends a record of its
-//! own under the same id, and two records of one id are one task. As everywhere, a call that is sent twice gives the same
-//! answer the second time.
+//! A `pending` key's task may not be in Kafka: its client may have died before it sent the record. So a client that
+//! finds the key pending sends its own record under the same task id. Two records with one id are one task. As
+//! everywhere, a call that is sent twice gets the same answer the second time.
+//!
+//! So there is no lock that could time out. The worker confirms the key of what it runs: a key that stayed pending for longer than
+//! the end of its task is remembered would let the task run twice.
 
 use std::sync::Arc;
 
 use super::names::TaskId;
 
-/// The longest key, in bytes.
-pub const MAX_KEY: usize = 256;
+/// Length of the longest key, in bytes.
+pub(crate) const MAX_KEY_BYTES: usize = 256;
 
-/// A unique key: that of a task's name and of what the sender chose.
+/// A unique key. Tasks of different names may use the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UniqueKey {
-    /// The task's name.
+pub(crate) struct UniqueKey {
+    /// The name of the task.
     pub task: Arc<str>,
-    /// What the sender chose.
+    /// The text that the sender chose.
     pub key: Arc<str>,
 }
 
-/// What is kept of a key.
+/// The state of a key that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// The task of the first submit.
     pub id: TaskId,
-    /// Whether Kafka is known to have it.
+    /// Whether Kafka has acknowledged the task's record.
     pub queued: bool,
 }
 
 /// The answer to a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reserved {
-    /// The key is the caller's: its task can be sent.
+pub(crate) enum Reserved {
+    /// The key belongs to the caller's task, which can be sent.
     New,
-    /// An earlier submit has it.
+    /// The key belongs to an earlier submit.
     Taken(Taken),
 }
 
-/// Asks for a key on behalf of a task.
-pub fn reserve(slot: &mut Option<Taken>, id: &TaskId) -> Reserved {
+/// Reserves a key for a task.
+pub(crate) fn reserve(slot: &mut Option<Taken>, id: &TaskId) -> Reserved {
     match slot {
         Some(taken) if taken.id == *id && !taken.queued => Reserved::New,
         Some(taken) => Reserved::Taken(taken.clone()),
@@ -54,8 +58,8 @@ pub fn reserve(slot: &mut Option<Taken>, id: &TaskId) -> Reserved {
     }
 }
 
-/// Kafka has the task. `false`: the key is free, or another task's, and nothing changes.
-pub fn confirm(slot: &mut Option<Taken>, id: &TaskId) -> bool {
+/// Notes that Kafka has the task. `false`: the key is free or belongs to another task, and nothing changes.
+pub(crate) fn confirm(slot: &mut Option<Taken>, id: &TaskId) -> bool {
     let Some(taken) = slot.as_mut().filter(|taken| taken.id == *id) else { return false };
     taken.queued = true;
     true

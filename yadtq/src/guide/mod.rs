@@ -1,4 +1,4 @@
-//! The guide: what there is to know beyond the items themselves.
+//! The guide explains what goes beyond single items: concepts, guarantees, formats, operations.
 
 #[doc = include_str!("concepts.md")]
 pub mod concepts {}
@@ -14,6 +14,9 @@ pub mod limits {}
 
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
+
+#[doc = include_str!("distribution.md")]
+pub mod distribution {}
 
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
@@ -35,6 +38,11 @@ pub mod logging {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+// Makes the README's programs doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Random histories, played on the Redis scripts and on the pure transitions: answers and records must agree.
 //!
-//! The two have clocks of their own, so after each step the pure side takes over times and tokens from Redis,
-//! once they were found to have moved alike. Leases are either long or over, so that no race decides a row.
+//! The two have clocks of their own. So after each step the pure side takes over times and tokens from Redis, once they
+//! were found to have moved alike. Leases are either long or over, so that no race decides a row.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
 use super::{
-    Completion, Handover, Lease, Report, Revival, Store, Submission,
+    DeadTask, Finish, Lease, Report, Store, Submission, Tasks,
     conformance::Subject,
     redis::{RedisStore, testing::redis_for_test},
     ttl,
 };
 use crate::core::{
     lifecycle::{
-        self, Ask, Claim, Claimer, Extended, HandOn, HandedOn, Held, Next, Outcome, Progress, Replay, Revocation,
-        Status, TaskState, Verdict,
+        self, Claim, ClaimRequest, Claimer, End, Extended, Finished, FollowUp, LeaseProof, Progress, Replay,
+        Revocation, Status, TaskState,
     },
     names::{TaskId, WorkerId},
 };
@@ -31,12 +31,12 @@ const AHEAD: u64 = 4_000_000_000_000_000;
 #[derive(Clone, Debug)]
 enum Step {
     Submit { task: usize, eta: Option<u64> },
-    Claim { by: Claimer, asks: Vec<(usize, Arc<Ask>)> },
-    Complete { run: Run, outcome: Outcome },
-    HandOn { run: Run, next: Arc<Next> },
+    Claim { by: Claimer, asks: Vec<(usize, Arc<ClaimRequest>)> },
+    Finish { runs: Vec<(Run, Arc<End>)> },
     Extend { run: Run, worker: WorkerId },
+    Carry { task: usize, seq: u64 },
+    DeadLettered { task: usize, seq: u64 },
     Progress { run: Run, progress: Progress },
-    Release { run: Run },
     Revoke { task: usize },
     Replay { task: usize, seq: u64 },
     EndLease { task: usize },
@@ -49,15 +49,16 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Run {
     task: usize,
-    ask: Arc<Ask>,
+    ask: Arc<ClaimRequest>,
     token: u64,
     is_current: bool,
     recent: bool,
 }
 
-fn ask() -> impl Strategy<Value = Arc<Ask>> {
-    (1..4_u64, 1..4_u32, select(vec![1, 2, u64::MAX]))
-        .prop_map(|(seq, attempt, nonce)| Arc::new(Ask { seq, attempt, nonce, task: "add".into(), queue: "q".into() }))
+fn ask() -> impl Strategy<Value = Arc<ClaimRequest>> {
+    (1..4_u64, 1..4_u32, select(vec![1, 2, u64::MAX])).prop_map(|(seq, attempt, nonce)| {
+        Arc::new(ClaimRequest { seq, attempt, nonce, task: "add".into(), queue: "q".into() })
+    })
 }
 
 fn worker() -> impl Strategy<Value = WorkerId> {
@@ -81,11 +82,11 @@ fn run() -> impl Strategy<Value = Run> {
         .prop_map(|(task, ask, token, is_current, recent)| Run { task, ask, token, is_current, recent })
 }
 
-fn hand_on() -> impl Strategy<Value = Option<HandOn>> {
+fn follow_up() -> impl Strategy<Value = Option<FollowUp>> {
     option::of(prop_oneof![
-        Just(HandOn::Dead),
-        Just(HandOn::Stay),
-        (1..4_u32, due()).prop_map(|(attempt, due)| HandOn::Next { attempt, due })
+        Just(FollowUp::Dead),
+        Just(FollowUp::Stay),
+        (1..4_u32, due()).prop_map(|(attempt, due)| FollowUp::Next { attempt, due })
     ])
 }
 
@@ -93,10 +94,21 @@ fn due() -> impl Strategy<Value = u64> {
     select(vec![0, 1_000, AHEAD / 1_000])
 }
 
-fn next() -> impl Strategy<Value = Arc<Next>> {
-    let status = select(vec![Status::Retrying, Status::Scheduled]);
-    (status, 1..4_u32, due(), json(), any::<bool>())
-        .prop_map(|(status, attempt, due, error, in_place)| Arc::new(Next { status, attempt, due, error, in_place }))
+/// Every kind of end, those that end the task as often as the others.
+fn end() -> impl Strategy<Value = Arc<End>> {
+    let error = || json().prop_map(|error| error.unwrap_or_else(|| "null".into()));
+    prop_oneof![
+        json().prop_map(End::succeeded),
+        error().prop_map(End::failed),
+        error().prop_map(End::revoked),
+        (1..4_u32, due(), error()).prop_map(|(attempt, due, error)| End::retry(attempt, due, error)),
+        (1..4_u32, due(), error()).prop_map(|(attempt, due, error)| End::retry(attempt, due, error).in_place()),
+        (1..4_u32, due(), json()).prop_map(|(attempt, due, error)| End::snooze(attempt, due, error)),
+        (1..4_u32, due(), json()).prop_map(|(attempt, due, error)| End::snooze(attempt, due, error).in_place()),
+        Just(End::given_back()),
+        Just(End::given_back()),
+    ]
+    .prop_map(Arc::new)
 }
 
 fn progress() -> impl Strategy<Value = Progress> {
@@ -107,12 +119,7 @@ fn json() -> impl Strategy<Value = Option<Arc<str>>> {
     option::of(select(vec!["3", "\"a b\"", "{}"]).prop_map(Arc::from))
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
-    (select(vec![Status::Success, Status::Failure, Status::Revoked]), json(), json(), hand_on())
-        .prop_map(|(status, result, error, hand_on)| Outcome { status, result, error, hand_on })
-}
-
-/// Records that the transitions can leave behind, also those of later versions (handed on, scheduled).
+/// Records that the transitions can leave behind, and some that only later versions may.
 fn state() -> impl Strategy<Value = TaskState> {
     let status = select(vec![
         Status::Queued,
@@ -126,29 +133,52 @@ fn state() -> impl Strategy<Value = TaskState> {
     ]);
     let numbers = (1..4_u64, 1..4_u32, select(vec![0, 7, AHEAD]), 0..6_u32);
     let lease = (worker(), select(vec![1, 2, u64::MAX]), any::<bool>(), any::<bool>());
+    let lease = (lease, any::<bool>());
     let texts = (json(), json(), option::of(due()), option::of(progress()));
-    (status, numbers, lease, hand_on(), texts).prop_map(
-        |(status, numbers, lease, hand_on, (result, error, eta, progress))| {
+    (status, numbers, lease, follow_up(), texts).prop_map(
+        |(status, numbers, lease, follow_up, (result, error, eta, progress))| {
             let (seq, attempt, token, deliveries) = numbers;
-            let (worker, nonce, is_live, revoke) = lease;
-            let plain =
-                TaskState { seq, attempt, token, deliveries, ..TaskState::queued("add".into(), "q".into(), 5_000) };
+            let ((worker, nonce, is_live, revoke), carried) = lease;
+            let plain = TaskState {
+                seq,
+                attempt,
+                token,
+                deliveries,
+                carried,
+                ..TaskState::queued("add".into(), "q".into(), 5_000)
+            };
             match status {
-                // What was replayed has the hand-on that led here.
-                Status::Queued if seq > 1 => {
-                    TaskState { hand_on: hand_on.filter(|hand_on| matches!(hand_on, HandOn::Next { .. })), ..plain }
-                }
-                // Neither of them has a result, an error or a hand-on: a grant takes them away.
+                // A task that was replayed has the field that says how it came here.
+                Status::Queued if seq > 1 => TaskState {
+                    follow_up: follow_up.filter(|follow_up| matches!(follow_up, FollowUp::Next { .. })),
+                    ..plain
+                },
+                // Neither of them has a result, an error or a `follow_up`: a grant takes them away.
                 Status::Queued => plain,
                 Status::Running => {
                     let lease_until = if is_live { AHEAD } else { 1 };
                     TaskState { status, worker: Some(worker), nonce, lease_until, revoke, progress, ..plain }
                 }
-                // What was handed on keeps it until its next run.
+                // A task that has another run keeps it until then.
                 Status::Scheduled | Status::Retrying => {
-                    TaskState { status, hand_on, result, error, eta, progress, ..plain }
+                    TaskState { status, follow_up, result, error, eta, progress, ..plain }
                 }
-                _ => TaskState { status, hand_on, result, error, eta, ..plain },
+                // Its dead letter is perhaps being published.
+                Status::Failure => {
+                    let lease_until = if is_live { AHEAD } else { 1 };
+                    TaskState {
+                        status,
+                        follow_up,
+                        worker: Some(worker).filter(|_| nonce != 2),
+                        nonce,
+                        lease_until,
+                        result,
+                        error,
+                        eta,
+                        ..plain
+                    }
+                }
+                _ => TaskState { status, follow_up, result, error, eta, ..plain },
             }
         },
     )
@@ -159,11 +189,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (task.clone(), option::of(due())).prop_map(|(task, eta)| Step::Submit { task, eta }),
         6 => (claimer(), vec((0..TASKS, ask()), 1..5)).prop_map(|(by, asks)| Step::Claim { by, asks }),
-        3 => (run(), outcome()).prop_map(|(run, outcome)| Step::Complete { run, outcome }),
-        3 => (run(), next()).prop_map(|(run, next)| Step::HandOn { run, next }),
+        8 => vec((run(), end()), 1..4).prop_map(|runs| Step::Finish { runs }),
         2 => (run(), worker()).prop_map(|(run, worker)| Step::Extend { run, worker }),
+        2 => (task.clone(), 1..4_u64).prop_map(|(task, seq)| Step::Carry { task, seq }),
+        2 => (task.clone(), 1..4_u64).prop_map(|(task, seq)| Step::DeadLettered { task, seq }),
         2 => (run(), progress()).prop_map(|(run, progress)| Step::Progress { run, progress }),
-        2 => run().prop_map(|run| Step::Release { run }),
         1 => task.clone().prop_map(|task| Step::Revoke { task }),
         2 => (task.clone(), 1..4_u64).prop_map(|(task, seq)| Step::Replay { task, seq }),
         3 => task.clone().prop_map(|task| Step::EndLease { task }),
@@ -173,15 +203,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a call told, whichever it was.
+/// What a call was answered, whichever it was.
 #[derive(Debug)]
-enum Told {
+enum Answer {
     Nothing,
     Claims(Vec<Claim>),
-    Verdict(Verdict),
-    HandedOn(HandedOn),
+    Finished(Vec<Finished>),
     Extended(Extended),
-    Noted(bool),
+    Carried(bool),
+    DeadLettered(bool),
+    Reported(bool),
     Revocation(Revocation),
     Replay(Replay),
 }
@@ -197,111 +228,115 @@ impl World {
     async fn play(&mut self, step: &Step) {
         let before = self.pure.clone();
         let now_us = self.redis.now_us().await.unwrap();
-        let told = self.play_redis(step, &before).await;
+        let answer = self.play_redis(step, &before).await;
         let expected = self.play_pure(step, &before, now_us);
         let now = self.redis.read(&self.ids, None).await.unwrap();
         for (task, redis) in now.into_iter().map(Result::unwrap).enumerate() {
             self.agree(step, before[task].as_ref(), task, redis.as_ref());
         }
-        self.agree_on_answer(step, &told, &expected);
+        self.agree_on_answer(step, &answer, &expected);
     }
 
-    async fn play_redis(&self, step: &Step, before: &[Option<TaskState>; TASKS]) -> Told {
+    async fn play_redis(&self, step: &Step, before: &[Option<TaskState>; TASKS]) -> Answer {
         let lease = |run: &Run| [lease(&self.ids[run.task], run, before)];
         match step {
             Step::Submit { task, eta } => {
                 let (id, eta) = (self.ids[*task].clone(), *eta);
                 let submission = Submission { id, task: "add".into(), queue: "q".into(), reply_to: None, eta };
                 self.redis.submit(&[submission]).await.unwrap();
-                Told::Nothing
+                Answer::Nothing
             }
             Step::Claim { by, asks } => {
                 let asks = asks.iter().map(|(task, ask)| (self.ids[*task].clone(), Arc::clone(ask)));
                 let claims = self.redis.claim(by, &asks.collect::<Vec<_>>()).await.unwrap();
-                Told::Claims(claims.into_iter().map(Result::unwrap).collect())
+                Answer::Claims(claims.into_iter().map(Result::unwrap).collect())
             }
-            Step::Complete { run, outcome } => {
-                let [lease] = lease(run);
-                let outcome = Arc::new(outcome.clone());
-                let run = Completion { lease, outcome, reply_to: None, ttl_ms: ttl::RESULT };
-                Told::Verdict(self.redis.complete(&[run]).await.unwrap().remove(0).unwrap())
-            }
-            Step::HandOn { run, next } => {
-                let [lease] = lease(run);
-                let told = self.redis.hand_on(&[Handover { lease, next: Arc::clone(next) }]).await;
-                Told::HandedOn(told.unwrap().remove(0).unwrap())
+            Step::Finish { runs } => {
+                let runs = runs.iter().map(|(run, end)| {
+                    let [lease] = lease(run);
+                    Finish { lease, end: Arc::clone(end), reply_to: None, ttl_ms: ttl::RESULT }
+                });
+                let finished = self.redis.finish(&runs.collect::<Vec<_>>()).await.unwrap();
+                Answer::Finished(finished.into_iter().map(Result::unwrap).collect())
             }
             Step::Extend { run, worker } => {
                 let extended = self.redis.extend(worker, LEASE_MS, &lease(run)).await;
-                Told::Extended(extended.unwrap().remove(0).unwrap())
+                Answer::Extended(extended.unwrap().remove(0).unwrap())
+            }
+            Step::Carry { task, seq } => {
+                let answer = self.redis.carry(&[(self.ids[*task].clone(), *seq)]).await;
+                Answer::Carried(answer.unwrap().remove(0).unwrap())
+            }
+            Step::DeadLettered { task, seq } => {
+                let answer = self.redis.dead_lettered(&[(self.ids[*task].clone(), *seq)]).await;
+                Answer::DeadLettered(answer.unwrap().remove(0).unwrap())
             }
             Step::Progress { run, progress } => {
                 let [Lease { id, held, .. }] = lease(run);
                 let report = Report { id, token: held.token, progress: progress.clone() };
-                Told::Noted(self.redis.progress(&[report]).await.unwrap().remove(0).unwrap())
+                Answer::Reported(self.redis.progress(&[report]).await.unwrap().remove(0).unwrap())
             }
-            Step::Release { run } => Told::Verdict(self.redis.release(&lease(run)).await.unwrap().remove(0).unwrap()),
             Step::Revoke { task } => {
-                let told = self.redis.revoke(&self.ids[*task..=*task]).await;
-                Told::Revocation(told.unwrap().remove(0).unwrap())
+                let answer = self.redis.revoke(&self.ids[*task..=*task]).await;
+                Answer::Revocation(answer.unwrap().remove(0).unwrap())
             }
             Step::Replay { task, seq } => {
                 let (id, task, queue) = (self.ids[*task].clone(), "add".into(), "q".into());
-                let told = self.redis.replay(&[Revival { id, seq: *seq, task, queue }]).await;
-                Told::Replay(told.unwrap().remove(0).unwrap())
+                let answer = self.redis.replay(&[DeadTask { id, seq: *seq, task, queue }]).await;
+                Answer::Replay(answer.unwrap().remove(0).unwrap())
             }
             Step::EndLease { task } | Step::AskRevoke { task } | Step::Lose { task } | Step::Plant { task, .. } => {
                 let mut planted = before.clone();
                 meddle(step, &mut planted);
                 self.redis.plant(&self.ids[*task], planted[*task].clone()).await;
-                Told::Nothing
+                Answer::Nothing
             }
         }
     }
 
-    fn play_pure(&mut self, step: &Step, before: &[Option<TaskState>; TASKS], now_us: u64) -> Told {
+    fn play_pure(&mut self, step: &Step, before: &[Option<TaskState>; TASKS], now_us: u64) -> Answer {
         let held = |run: &Run| lease(&self.ids[run.task], run, before).held;
         match step {
             Step::Submit { task, eta } => {
                 let new = || TaskState::submitted("add".into(), "q".into(), *eta, now_us);
                 self.pure[*task].get_or_insert_with(new);
-                Told::Nothing
+                Answer::Nothing
             }
             Step::Claim { by, asks } => {
                 let mut by = by.clone();
-                let claim =
-                    |(task, ask): &(usize, Arc<Ask>)| lifecycle::claim(&mut self.pure[*task], ask, &mut by, now_us);
-                Told::Claims(asks.iter().map(claim).collect())
+                let claim = |(task, ask): &(usize, Arc<ClaimRequest>)| {
+                    lifecycle::claim(&mut self.pure[*task], ask, &mut by, |_| false, now_us)
+                };
+                Answer::Claims(asks.iter().map(claim).collect())
             }
-            Step::Complete { run, outcome } => {
-                let held = held(run);
-                Told::Verdict(lifecycle::complete(&mut self.pure[run.task], &run.ask, held, outcome, now_us))
-            }
-            Step::HandOn { run, next } => {
-                let held = held(run);
-                Told::HandedOn(lifecycle::hand_on(&mut self.pure[run.task], &run.ask, held, next, now_us))
+            Step::Finish { runs } => {
+                let finish = |(run, end): &(Run, Arc<End>)| {
+                    let held = held(run);
+                    lifecycle::finish(&mut self.pure[run.task], &run.ask, held, end, now_us)
+                };
+                Answer::Finished(runs.iter().map(finish).collect())
             }
             Step::Extend { run, worker } => {
                 let held = held(run);
                 let slot = &mut self.pure[run.task];
-                Told::Extended(lifecycle::extend(slot, &run.ask, held, worker, LEASE_MS, now_us))
+                Answer::Extended(lifecycle::extend(slot, &run.ask, held, worker, LEASE_MS, now_us))
+            }
+            Step::Carry { task, seq } => Answer::Carried(lifecycle::carry(&mut self.pure[*task], *seq)),
+            Step::DeadLettered { task, seq } => {
+                Answer::DeadLettered(lifecycle::dead_lettered(&mut self.pure[*task], *seq))
             }
             Step::Progress { run, progress } => {
                 let token = held(run).token;
-                Told::Noted(lifecycle::progress(&mut self.pure[run.task], token, progress))
+                Answer::Reported(lifecycle::progress(&mut self.pure[run.task], token, progress))
             }
-            Step::Release { run } => {
-                let token = held(run).token;
-                Told::Verdict(lifecycle::release(&mut self.pure[run.task], token, now_us))
-            }
-            Step::Revoke { task } => Told::Revocation(lifecycle::revoke(&mut self.pure[*task], now_us)),
+            Step::Revoke { task } => Answer::Revocation(lifecycle::revoke(&mut self.pure[*task], now_us)),
             Step::Replay { task, seq } => {
                 let slot = &mut self.pure[*task];
-                Told::Replay(lifecycle::replay(slot, *seq, &"add".into(), &"q".into(), now_us))
+                Answer::Replay(lifecycle::replay(slot, *seq, &"add".into(), &"q".into(), now_us))
             }
             meddling => {
                 meddle(meddling, &mut self.pure);
-                Told::Nothing
+                Answer::Nothing
             }
         }
     }
@@ -333,16 +368,17 @@ impl World {
         assert_eq!(redis, self.pure[task].as_ref(), "{step:?} on {before:?}: redis, pure");
     }
 
-    fn agree_on_answer(&self, step: &Step, told: &Told, expected: &Told) {
-        let same = match (told, expected) {
-            (Told::Nothing, Told::Nothing) => true,
-            (Told::Verdict(told), Told::Verdict(expected)) => told == expected,
-            (Told::HandedOn(told), Told::HandedOn(expected)) => told == expected,
-            (Told::Extended(told), Told::Extended(expected)) => told == expected,
-            (Told::Noted(told), Told::Noted(expected)) => told == expected,
-            (Told::Revocation(told), Told::Revocation(expected)) => told == expected,
-            (Told::Replay(told), Told::Replay(expected)) => told == expected,
-            (Told::Claims(told), Told::Claims(expected)) => told.iter().zip(expected).all(|pair| match pair {
+    fn agree_on_answer(&self, step: &Step, answer: &Answer, expected: &Answer) {
+        let same = match (answer, expected) {
+            (Answer::Nothing, Answer::Nothing) => true,
+            (Answer::Finished(answer), Answer::Finished(expected)) => answer == expected,
+            (Answer::Extended(answer), Answer::Extended(expected)) => answer == expected,
+            (Answer::Carried(answer), Answer::Carried(expected)) => answer == expected,
+            (Answer::DeadLettered(answer), Answer::DeadLettered(expected)) => answer == expected,
+            (Answer::Reported(answer), Answer::Reported(expected)) => answer == expected,
+            (Answer::Revocation(answer), Answer::Revocation(expected)) => answer == expected,
+            (Answer::Replay(answer), Answer::Replay(expected)) => answer == expected,
+            (Answer::Claims(answer), Answer::Claims(expected)) => answer.iter().zip(expected).all(|pair| match pair {
                 (
                     Claim::Granted { deliveries: a, attempt: x, .. },
                     Claim::Granted { deliveries: b, attempt: y, .. },
@@ -350,12 +386,12 @@ impl World {
                 (Claim::Held { ms_left: a, mine }, Claim::Held { ms_left: b, mine: other }) => {
                     a.abs_diff(*b) < 5_000 && mine == other
                 }
-                (told, expected) => told == expected,
+                (answer, expected) => answer == expected,
             }),
             _ => false,
         };
-        assert!(same, "{step:?}: redis told {told:?}, pure {expected:?}");
-        let (Step::Claim { asks, .. }, Told::Claims(claims)) = (step, told) else { return };
+        assert!(same, "{step:?}: redis answered {answer:?}, pure {expected:?}");
+        let (Step::Claim { asks, .. }, Answer::Claims(claims)) = (step, answer) else { return };
         for ((task, _), claim) in asks.iter().zip(claims) {
             if let (Claim::Granted { token, .. }, Some(state)) = (claim, &self.pure[*task]) {
                 assert_eq!(*token, state.token, "{step:?}: the token that was granted is the task's");
@@ -367,7 +403,7 @@ impl World {
 fn lease(id: &TaskId, run: &Run, before: &[Option<TaskState>; TASKS]) -> Lease {
     let current = before[run.task].as_ref().map(|state| state.token);
     let token = current.filter(|_| run.is_current).unwrap_or(run.token);
-    Lease { id: id.clone(), ask: Arc::clone(&run.ask), held: Held { token, recent: run.recent } }
+    Lease { id: id.clone(), ask: Arc::clone(&run.ask), held: LeaseProof { token, recent: run.recent } }
 }
 
 /// What happens to records without a transition.

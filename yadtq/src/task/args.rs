@@ -1,4 +1,4 @@
-//! Arguments between Rust values and JSON: written by position, read by position or by name.
+//! Converts arguments between Rust values and JSON: writes them by position, reads them by position or by name.
 
 use serde::{
     Deserialize, Serialize,
@@ -12,10 +12,10 @@ use crate::error::Error;
 /// Why arguments do not fit a task's parameters.
 #[derive(Debug, Error)]
 pub enum ArgsError {
-    /// Not an array and not an object.
+    /// The JSON is neither an array nor an object.
     #[error("arguments are neither an array nor an object: {0}")]
     Shape(#[source] serde_json::Error),
-    /// One of them has another type.
+    /// An argument has a wrong type.
     #[error("argument `{parameter}`: {source}")]
     Type {
         /// The parameter.
@@ -23,15 +23,15 @@ pub enum ArgsError {
         /// Why the value does not fit.
         source: serde_json::Error,
     },
-    /// One is missing, and has no default.
+    /// An argument is missing, and its parameter is not an `Option`.
     #[error("argument `{0}` is missing")]
     Missing(&'static str),
-    /// There are too many.
+    /// There are more arguments than parameters.
     #[error("{given} arguments for {expected} parameters")]
     TooMany {
-        /// How many were sent.
+        /// Number of arguments that were sent.
         given: usize,
-        /// How many the task takes.
+        /// Number of parameters that the task has.
         expected: usize,
     },
     /// No parameter has that name.
@@ -39,7 +39,7 @@ pub enum ArgsError {
     Unknown {
         /// The name that was sent.
         name: String,
-        /// Those that exist.
+        /// The names that exist.
         parameters: String,
     },
 }
@@ -109,10 +109,10 @@ impl<'a> Reader<'a> {
         Ok(Self { given, next: 0 })
     }
 
-    /// Refuses arguments beyond these parameters.
+    /// Refuses arguments that belong to none of these parameters.
     ///
     /// # Errors
-    /// Too many, or one of an unknown name.
+    /// There are too many arguments, or one has an unknown name.
     pub fn expect(&self, parameters: &[&'static str]) -> Result<(), ArgsError> {
         match &self.given {
             Given::Array(values) if values.len() > parameters.len() => {
@@ -126,12 +126,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the argument of the next parameter. A missing one is `None` for an `Option`.
+    /// Reads the argument of the next parameter. If it is missing, an `Option` is `None`.
     ///
     /// # Errors
-    /// It is missing, or has another type.
-    // The bounds are written so that the compiler gives the remedy, and at the argument's type: serde has one for
-    // `Deserialize` but not for `DeserializeOwned`, and a run takes its arguments to another thread.
+    /// The argument is missing, or has a wrong type.
+    // With these bounds the compiler reports a wrong type at the argument, with a remedy: serde has a message for
+    // `Deserialize` but not for `DeserializeOwned`. `Send` is needed because a run moves its arguments to another thread.
     pub fn take<T: for<'de> Deserialize<'de> + Send>(&mut self, parameter: &'static str) -> Result<T, ArgsError> {
         let value = match &self.given {
             Given::Array(values) => values.get(self.next).copied(),
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One argument of a JSON array or object; `None` if it is not there.
+/// One argument of a JSON array or object; `None` if it is missing.
 pub(crate) fn find<'a>(json: &'a str, parameter: &str, position: usize) -> Option<&'a RawValue> {
     match Reader::new(json).ok()?.given {
         Given::Array(values) => values.get(position).copied(),
@@ -153,7 +153,7 @@ pub(crate) fn find<'a>(json: &'a str, parameter: &str, position: usize) -> Optio
     }
 }
 
-/// An object's fields in their order, without a map in between.
+/// The fields of an object, in their order, duplicates included.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
@@ -180,7 +180,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// Stands for an argument that was not sent: an `Option` reads it as `None`, everything else refuses it.
+/// Stands for an argument that was not sent: an `Option` reads it as `None`, every other type refuses it.
 struct Absent;
 
 impl<'de> Deserializer<'de> for Absent {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn by_position_and_by_name() {
+    fn arguments_are_read_by_position_and_by_name() {
         assert_eq!(read(r#"[1,"x"]"#).unwrap(), (1, Some("x".to_owned())));
         assert_eq!(read(r#"{"b":"x","a":1}"#).unwrap(), (1, Some("x".to_owned())));
         assert_eq!(read("[1]").unwrap(), (1, None));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn errors_name_what_does_not_fit() {
         let says = |json| read(json).unwrap_err().to_string();
         assert_eq!(says("[]"), "argument `a` is missing");
         assert_eq!(says("[1,null,3]"), "3 arguments for 2 parameters");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn written_by_position() {
+    fn arguments_are_written_by_position() {
         let json = Writer::new("t").push("a", &1).push("b", "x").finish().unwrap();
         assert_eq!(json.get(), r#"[1,"x"]"#);
         assert_eq!(Writer::new("t").finish().unwrap().get(), "[]");

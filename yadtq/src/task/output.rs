@@ -1,4 +1,4 @@
-//! From what a task's function returns to JSON, or to the error to record.
+//! Turns what a task's function returns into JSON, or into the error to record.
 //!
 //! A function returns a value or a `Result`, perhaps through an alias, and the macro cannot see which. The
 //! type checker can: the inherent `Probe::<R>::IS` exists for `Result`s only and wins over the trait's
@@ -11,18 +11,18 @@ use serde::Serialize;
 use super::{Finished, Steer, Task, TaskError};
 use crate::wire::failure::ErrorKind;
 
-/// Tells whether `R` is a `Result`.
+/// Finds out whether `R` is a `Result`.
 #[derive(Debug)]
 pub struct Probe<R>(PhantomData<R>);
 
 impl<T, E> Probe<Result<T, E>> {
-    /// It is.
+    /// `R` is a `Result`.
     pub const IS: bool = true;
 }
 
-/// The answer for everything that is not a `Result`.
+/// The answer of [`Probe`] for every type that is not a `Result`.
 pub trait NotResult {
-    /// It is not.
+    /// `R` is not a `Result`.
     const IS: bool = false;
 }
 
@@ -34,7 +34,7 @@ pub struct Ret<const IS_RESULT: bool>;
 
 /// Names the output of a function that returns `R`.
 pub trait Returned<R> {
-    /// The value, or the `Ok` side.
+    /// The type of the returned value, or of the `Ok` of a `Result`.
     type Output;
 }
 
@@ -46,9 +46,9 @@ impl<T, E> Returned<Result<T, E>> for Ret<true> {
     type Output = T;
 }
 
-/// Splits what a function returned into output and error. `Via` is that of [`IntoTaskError`].
+/// Splits what a function returned into output and error. `Via` is the parameter of [`IntoTaskError`].
 pub trait Split<R, Via>: Returned<R> {
-    /// The two sides.
+    /// Returns the output, or the error to record.
     fn split(returned: R) -> Result<Self::Output, TaskError>;
 }
 
@@ -65,7 +65,7 @@ impl<T, E: IntoTaskError<Via>, Via> Split<Result<T, E>, Via> for Ret<true> {
 }
 
 /// An error type that a task may return: any [`std::error::Error`], `anyhow::Error`, `Box<dyn Error>`,
-/// `String`, `&str` or [`TaskError`]. `Via` only keeps the impls apart.
+/// `String`, `&str` or [`TaskError`]. `Via` only distinguishes the impls.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a task",
     label = "its error is `{Self}`",
@@ -76,7 +76,7 @@ pub trait IntoTaskError<Via> {
     fn into_task_error(self) -> TaskError;
 }
 
-/// Through the conversion that std and anyhow give to error types and texts.
+/// Converts an error with the conversion that std and anyhow have for error types and texts.
 #[derive(Debug)]
 pub struct ViaBox;
 
@@ -87,12 +87,13 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> IntoTaskError<ViaBox> fo
     }
 }
 
-/// Through itself: the two error types that std's conversion leaves out.
+/// Converts the two error types that std's conversion leaves out.
 #[derive(Debug)]
 pub struct ViaOwn;
 
-// Generic over a trait with two impls, instead of two impls: with two candidates for every type, the compiler
-// reports that `IntoTaskError` is missing, and with it our message; with one, that some `From` is.
+// This impl is generic over a trait with two impls, instead of being two impls. As it is, there are two candidates for every
+// type, and for a wrong type the compiler reports that `IntoTaskError` is missing, with our message. With a single candidate
+// it would report a missing `From` instead.
 impl<E: OwnError> IntoTaskError<ViaOwn> for E {
     fn into_task_error(self) -> TaskError {
         self.into_own()
@@ -116,7 +117,7 @@ impl OwnError for Box<dyn std::error::Error> {
     }
 }
 
-/// The error's text and those of its sources, where they say more.
+/// The text of an error and the texts of its sources, without those that the text before already ends with.
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -131,8 +132,8 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What the function of `T` returned, as JSON text. Goes by the bounds of [`Task::Output`], so that a wrong output
-/// is reported there alone.
+/// What the function of `T` returned, as JSON text. It repeats no bounds of [`Task::Output`], so that the compiler reports a
+/// wrong output only once.
 ///
 /// # Errors
 /// The function failed, or its value cannot be written as JSON.
@@ -144,10 +145,10 @@ where
     write(&output)
 }
 
-/// As [`finish`], for a function that says which of its errors are worth another attempt.
+/// Does the same as [`finish`] for a task whose option `retry_if` says which of its errors are retried.
 ///
 /// # Errors
-/// As [`finish`].
+/// The same as those of [`finish`].
 pub fn finish_if<T: Task, E: IntoTaskError<Via>, Via>(
     returned: Result<T::Output, E>, retry_if: impl FnOnce(&E) -> bool,
 ) -> Finished {
@@ -157,12 +158,12 @@ pub fn finish_if<T: Task, E: IntoTaskError<Via>, Via>(
     };
     let steer = if retry_if(&error) { Steer::Policy } else { Steer::Fatal };
     let error = error.into_task_error();
-    // What the error itself says counts more.
+    // What the error itself decides has precedence.
     Err(if error.steer == Steer::Policy { TaskError { steer, ..error } } else { error })
 }
 
 fn write(output: &impl Serialize) -> Finished {
     serde_json::to_string(output).map_err(|e| {
-        TaskError::hopeless(ErrorKind::Result, format!("the returned value cannot be stored as JSON: {e}"))
+        TaskError::fatal_of(ErrorKind::Result, format!("the returned value cannot be stored as JSON: {e}"))
     })
 }

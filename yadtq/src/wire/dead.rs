@@ -1,12 +1,16 @@
-//! A dead letter: the original record byte for byte, and why it is here in the headers.
+//! A dead letter: the original record byte for byte, with headers that say why it could not be run.
 
 use bytes::Bytes;
 
-use super::{Headers, failure::ErrorKind};
+use super::{
+    Headers,
+    failure::{ErrorKind, Failure},
+};
+use crate::core::text::cut;
 
 /// Why a record became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The record is not a task.
     Unreadable,
     /// No worker that saw it knows a task of that name.
@@ -15,23 +19,26 @@ pub enum Reason {
     Arguments,
     /// Too many workers died while they ran it.
     Deliveries,
-    /// Its last attempt failed.
+    /// The last attempt of the task failed.
     Retries,
-    /// An operator has disabled tasks of its name.
+    /// An operator has disabled the task.
     Disabled,
-    /// It failed, and said that another attempt has no point.
+    /// The task's next record can't be published.
+    Unpublishable,
+    /// The task failed with an error that is not retried, although attempts were left.
     Fatal,
 }
 
 impl Reason {
-    /// The reason that belongs to a task's error; `has_attempts`: it could have been tried again.
+    /// The reason for a task's error. `has_attempts`: whether attempts were left.
     #[must_use]
-    pub fn of(kind: &ErrorKind, has_attempts: bool) -> Self {
+    pub(crate) fn of(kind: &ErrorKind, has_attempts: bool) -> Self {
         match kind {
             ErrorKind::UnknownTask => Self::UnknownTask,
             ErrorKind::Deliveries => Self::Deliveries,
             ErrorKind::Arguments => Self::Arguments,
             ErrorKind::Disabled => Self::Disabled,
+            ErrorKind::Unpublishable => Self::Unpublishable,
             _ if has_attempts => Self::Fatal,
             _ => Self::Retries,
         }
@@ -39,12 +46,13 @@ impl Reason {
 
     /// The reason as the header spells it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
             Self::UnknownTask => "unknown-task",
             Self::Arguments => "arguments",
             Self::Disabled => "disabled",
+            Self::Unpublishable => "unpublishable",
             Self::Deliveries => "deliveries",
             Self::Retries => "retries",
             Self::Fatal => "fatal",
@@ -52,50 +60,50 @@ impl Reason {
     }
 }
 
-/// Header names of a dead letter. The original headers stay beside them.
-pub mod header {
-    /// Why the record is here.
-    pub const REASON: &str = "yadtq-reason";
-    /// The error's text.
-    pub const ERROR: &str = "yadtq-error";
-    /// Attempts made.
-    pub const ATTEMPTS: &str = "yadtq-attempts";
-    /// Crashes seen.
-    pub const DELIVERIES: &str = "yadtq-deliveries";
-    /// The topic it came from.
-    pub const TOPIC: &str = "yadtq-source-topic";
-    /// The partition it came from.
-    pub const PARTITION: &str = "yadtq-source-partition";
-    /// The offset it had there.
-    pub const OFFSET: &str = "yadtq-source-offset";
-    /// All that say something of the dead letter itself.
-    pub const ALL: [&str; 8] = [REASON, ERROR, ATTEMPTS, DELIVERIES, TOPIC, PARTITION, OFFSET, CUT];
-    /// Present if the value had to be cut: its original length in bytes.
-    pub const CUT: &str = "yadtq-cut-from-bytes";
+/// Names of the headers that a dead letter has besides the original ones.
+pub(crate) mod header {
+    /// Why the record became a dead letter: [`Reason::as_str`](super::Reason::as_str).
+    pub(crate) const REASON: &str = "yadtq-reason";
+    /// The text of the error.
+    pub(crate) const ERROR: &str = "yadtq-error";
+    /// Number of attempts that were made.
+    pub(crate) const ATTEMPTS: &str = "yadtq-attempts";
+    /// Number of workers that died while they ran the task.
+    pub(crate) const DELIVERIES: &str = "yadtq-deliveries";
+    /// The topic from which the record came.
+    pub(crate) const TOPIC: &str = "yadtq-source-topic";
+    /// The partition from which the record came.
+    pub(crate) const PARTITION: &str = "yadtq-source-partition";
+    /// The offset that the record had in that partition.
+    pub(crate) const OFFSET: &str = "yadtq-source-offset";
+    /// All headers that YADTQ adds.
+    pub(crate) const ALL: [&str; 8] = [REASON, ERROR, ATTEMPTS, DELIVERIES, TOPIC, PARTITION, OFFSET, CUT];
+    /// The original length of the value in bytes. The header is present only if the value was cut.
+    pub(crate) const CUT: &str = "yadtq-cut-from-bytes";
 }
 
-/// What is to be said about a dead record.
+/// Why a record became a dead letter, and how often its task ran before.
 #[derive(Clone, Debug)]
-pub struct Epitaph {
-    /// Why it is dead.
+pub(crate) struct Cause {
+    /// Why the record is a dead letter.
     pub reason: Reason,
-    /// The error's text.
+    /// The text of the error. It is cut if it is long.
     pub error: String,
-    /// Attempts made.
+    /// Number of attempts that were made.
     pub attempts: u32,
-    /// Crashes seen.
+    /// Number of workers that died while they ran the task.
     pub deliveries: u32,
 }
 
-impl Epitaph {
-    /// The headers of the dead letter: the record's own, and what is to be said.
+impl Cause {
+    /// The headers of the dead letter: the original ones, and those of [`header`].
     #[must_use]
-    pub fn headers(&self, source: &Source<'_>, original: &Headers) -> Headers {
+    pub(crate) fn headers(&self, source: &Source<'_>, original: &Headers) -> Headers {
         let mut headers = original.clone();
         headers.retain(|(name, _)| !name.starts_with("yadtq-") || name == "yadtq-signature");
         for (name, value) in [
             (header::REASON, self.reason.as_str().to_owned()),
-            (header::ERROR, self.error.clone()),
+            (header::ERROR, cut(self.error.clone(), Failure::MAX_MESSAGE)),
             (header::ATTEMPTS, self.attempts.to_string()),
             (header::DELIVERIES, self.deliveries.to_string()),
             (header::TOPIC, source.topic.to_owned()),
@@ -108,13 +116,13 @@ impl Epitaph {
     }
 }
 
-/// Where a record was read.
+/// The place from which a record was read.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The topic.
     pub topic: &'a str,
     /// The partition.
     pub partition: i32,
-    /// The offset in it.
+    /// The offset in the partition.
     pub offset: i64,
 }

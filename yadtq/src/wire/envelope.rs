@@ -10,33 +10,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    record::{Record, TaskOptions},
+};
 use crate::core::{
     names::{NameError, Queue, TaskId},
     priority::Priority,
-    retry::Retry,
-    unique::MAX_KEY,
+    text::cut,
+    unique::MAX_KEY_BYTES,
 };
 
-/// A year in ms: no duration in a record means more, and timers take no more.
-const MAX_MS: u64 = 365 * 24 * 3_600_000;
-/// The largest number, and the last time in ms, in a record: the store's scripts count in doubles.
-pub const MAX_NUMBER: u64 = 1 << 52;
+/// The largest number or time in ms that a record may have. Scripts in Redis compute with doubles, which are exact up to here.
+pub(crate) const MAX_NUMBER: u64 = 1 << 52;
 
-/// The longest name of a task or client, in bytes.
-pub const MAX_NAME: usize = 256;
+/// The largest `seq` that a record may have. The task of such a record can't go on under another one.
+pub(crate) const MAX_SEQ: u64 = MAX_NUMBER - 1;
+
+/// Longest name of a task or client, in bytes.
+pub(crate) const MAX_NAME_BYTES: usize = 256;
+
+/// What JSON takes for whitespace.
+const JSON_WHITESPACE: [char; 4] = [' ', '\n', '\r', '\t'];
 
 /// Why a record is not a task.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// The record has no value.
     #[error("the record has no value")]
     Empty,
     /// The record is larger than the worker takes.
     #[error("the record has {len} bytes, more than this worker's limit of {max}")]
     TooLarge {
-        /// Its size in bytes.
+        /// The record's size in bytes.
         len: usize,
         /// The limit.
         max: usize,
@@ -44,12 +51,15 @@ pub enum Unreadable {
     /// The value is not UTF-8.
     #[error("the record is not UTF-8 after byte {valid}")]
     NotUtf8 {
-        /// How many bytes are.
+        /// Number of bytes at the start that are UTF-8.
         valid: usize,
     },
-    /// The value is not a JSON object with the required fields.
+    /// The value is JSON, but no object.
+    #[error("the record is not a JSON object")]
+    NotAnObject,
+    /// The value is not JSON, or lacks a required field.
     #[error("the record is not a task: {0}")]
-    NotATask(#[source] serde_json::Error),
+    NotATask(String),
     /// The id is empty or too long.
     #[error(transparent)]
     Id(#[from] NameError),
@@ -58,19 +68,32 @@ pub enum Unreadable {
     TooLong {
         /// The field.
         field: &'static str,
-        /// Its length in bytes.
+        /// The text's length in bytes.
         len: usize,
         /// The limit.
         max: usize,
+    },
+    /// The `seq` has no room to grow.
+    #[error("`seq` is {seq}, more than {MAX_SEQ}")]
+    Seq {
+        /// The `seq`.
+        seq: u64,
     },
     /// `args` is neither an array nor an object.
     #[error("`args` must be an array (by position) or an object (by parameter name)")]
     Args,
 }
 
-/// The arguments of a task, as they stand in its record.
+impl From<serde_json::Error> for Unreadable {
+    /// The text of the error may quote the whole record, so it is cut.
+    fn from(error: serde_json::Error) -> Self {
+        Self::NotATask(cut(error.to_string(), Failure::MAX_MESSAGE))
+    }
+}
+
+/// The arguments of a task, as they are in its record.
 #[derive(Clone, Debug)]
-pub struct Args {
+pub(crate) struct Args {
     record: Bytes,
     range: Range<usize>,
 }
@@ -78,241 +101,173 @@ pub struct Args {
 impl Args {
     /// The JSON text: an array or an object.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.record[self.range.clone()]).unwrap_or_default()
     }
 }
 
-/// What a worker reads from a record.
+/// A checked record of a task. [`Record`] documents the fields.
 #[derive(Clone, Debug)]
-pub struct Envelope {
-    /// The task's id.
+pub(crate) struct Envelope {
     pub id: TaskId,
-    /// The task's name.
     pub task: Arc<str>,
-    /// The arguments.
     pub args: Args,
-    /// How often the task was handed on, from 1.
     pub seq: u64,
-    /// The attempt that this record asks for, from 1.
     pub attempt: u32,
-    /// The client that waits for the result.
     pub reply_to: Option<Arc<str>>,
-    /// Overrides the task's timeout.
-    pub timeout_ms: Option<u64>,
-    /// Overrides how long the result is kept; 0: the result is not kept.
-    pub result_ttl_ms: Option<u64>,
-    /// After that it must not start any more, in ms since the Unix epoch.
+    pub options: TaskOptions,
     pub expires: Option<u64>,
-    /// The unique key under which it was sent; its client has reserved it.
     pub unique: Option<Arc<str>>,
-    /// The priority it was sent with.
     pub priority: Priority,
-    /// Tasks of one key run one after the other, in the order of their records.
     pub ordering_key: Option<Arc<str>>,
-    /// Before that it must not start, in ms since the Unix epoch.
     pub eta: Option<u64>,
-    /// Overrides when failed attempts are made again.
-    pub retry: Retry,
-    /// When it was let in by the limits for which it waited, in ms since the Unix epoch.
     pub limit_slot: Option<u64>,
-    /// Why the attempt before this one failed.
     pub last_error: Option<Arc<Failure>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Reading<'a> {
-    #[serde(borrow)]
-    task_id: Cow<'a, str>,
-    #[serde(borrow)]
-    task: Cow<'a, str>,
-    #[serde(borrow)]
-    args: &'a RawValue,
-    seq: Option<u64>,
-    attempt: Option<u32>,
-    #[serde(borrow)]
-    reply_to: Option<Cow<'a, str>>,
-    timeout_ms: Option<u64>,
-    result_ttl_ms: Option<u64>,
-    expires: Option<u64>,
-    #[serde(borrow)]
-    unique: Option<Cow<'a, str>>,
-    #[serde(default)]
-    priority: Priority,
-    #[serde(borrow)]
-    ordering_key: Option<Cow<'a, str>>,
-    eta: Option<u64>,
-    retry: Option<Retry>,
-    limit_slot: Option<u64>,
-    last_error: Option<Failure>,
+    pub replayed: Option<u64>,
 }
 
 impl Envelope {
-    /// Reads a record's value.
+    /// Reads and checks a record's value.
     ///
     /// # Errors
-    /// Says what keeps the bytes from being a task.
-    pub fn read(record: &Bytes) -> Result<Self, Unreadable> {
+    /// The bytes are not a task; the error says why.
+    pub(crate) fn read(record: &Bytes) -> Result<Self, Unreadable> {
         if record.is_empty() {
             return Err(Unreadable::Empty);
         }
         let text = std::str::from_utf8(record).map_err(|e| Unreadable::NotUtf8 { valid: e.valid_up_to() })?;
-        let reading: Reading<'_> = serde_json::from_str(text).map_err(Unreadable::NotATask)?;
+        // The fields of a task could be read from an array too, which could not be published again.
+        if text.trim_start_matches(JSON_WHITESPACE).starts_with('[') {
+            return Err(Unreadable::NotAnObject);
+        }
+        let reading: Record<'_> = serde_json::from_str(text)?;
         let args = reading.args.get();
         if !args.starts_with(['[', '{']) {
             return Err(Unreadable::Args);
         }
         let reply_to = reading.reply_to.as_deref().unwrap_or_default();
         for (field, text) in [("task", &*reading.task), ("reply-to", reply_to)] {
-            if text.len() > MAX_NAME {
-                return Err(Unreadable::TooLong { field, len: text.len(), max: MAX_NAME });
+            if text.len() > MAX_NAME_BYTES {
+                return Err(Unreadable::TooLong { field, len: text.len(), max: MAX_NAME_BYTES });
             }
         }
+        let seq = reading.seq.unwrap_or(1).max(1);
+        if seq > MAX_SEQ {
+            return Err(Unreadable::Seq { seq });
+        }
+        let options = reading.options();
         let ordering_key = reading.ordering_key.filter(|key| !key.is_empty());
-        if let Some(len) = ordering_key.as_ref().map(|key| key.len()).filter(|&len| len > MAX_KEY) {
-            return Err(Unreadable::TooLong { field: "ordering-key", len, max: MAX_KEY });
+        if let Some(len) = ordering_key.as_ref().map(|key| key.len()).filter(|&len| len > MAX_KEY_BYTES) {
+            return Err(Unreadable::TooLong { field: "ordering-key", len, max: MAX_KEY_BYTES });
         }
         let start = args.as_ptr() as usize - text.as_ptr() as usize;
         Ok(Self {
             id: reading.task_id.parse()?,
             task: reading.task.into(),
             args: Args { record: record.clone(), range: start..start + args.len() },
-            seq: reading.seq.unwrap_or(1).clamp(1, MAX_NUMBER),
+            seq,
             attempt: reading.attempt.unwrap_or(1).max(1),
             reply_to: reading.reply_to.map(Into::into),
-            timeout_ms: reading.timeout_ms.map(|ms| ms.clamp(1, MAX_MS)),
-            result_ttl_ms: reading.result_ttl_ms.map(|ms| ms.min(MAX_MS)),
+            options,
             expires: reading.expires,
-            // Only a hint, so none that is too long is an error.
-            unique: reading.unique.filter(|key| (1..=MAX_KEY).contains(&key.len())).map(Into::into),
+            // The key is only a hint for the worker, so a key that is too long is ignored.
+            unique: reading.unique.filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len())).map(Into::into),
             priority: reading.priority,
             ordering_key: ordering_key.map(Into::into),
             eta: reading.eta.map(|eta| eta.min(MAX_NUMBER)),
-            retry: reading.retry.unwrap_or_default(),
             limit_slot: reading.limit_slot,
             last_error: reading.last_error.map(Arc::new),
+            replayed: reading.replayed,
         })
     }
 
-    /// The key of its record in a queue: what keeps it among its own kind, else its id.
+    /// The key of the task's record in a queue: the ordering key, so that its tasks are in one partition, else the id.
     #[must_use]
-    pub fn key(&self) -> Bytes {
+    pub(crate) fn key(&self) -> Bytes {
         self.ordering_key.as_deref().unwrap_or(self.id.as_str()).to_owned().into()
     }
 }
 
-/// What a client writes into a record.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct NewRecord<'a> {
-    /// The task's id.
-    pub task_id: &'a str,
-    /// The task's name.
-    pub task: &'a str,
-    /// JSON text of an array or an object.
-    pub args: &'a RawValue,
-    /// The client that waits for the result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reply_to: Option<&'a str>,
-    /// Overrides the task's timeout.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-    /// Overrides how long the result is kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub result_ttl_ms: Option<u64>,
-    /// After that it must not start any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires: Option<u64>,
-    /// The unique key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unique: Option<&'a str>,
-    /// What it is ordered by.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ordering_key: Option<&'a str>,
-    /// Which of the queue's topics it is sent to.
-    #[serde(skip_serializing_if = "Priority::is_normal")]
-    pub priority: Priority,
-    /// Overrides when failed attempts are made again.
-    #[serde(skip_serializing_if = "Retry::is_empty")]
-    pub retry: Retry,
-    /// Before that it must not start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eta: Option<u64>,
-    /// Where it goes when its time has come.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<&'a str>,
-}
-
-impl NewRecord<'_> {
-    /// The record's value.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        serde_json::to_vec(self).expect("strings, numbers and checked JSON are always JSON").into()
-    }
-}
-
-/// What a record's next step changes in it.
+/// The fields that change when a task's next record is published.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
-    /// The next `seq`.
+pub(crate) struct FollowUp<'a> {
+    /// The `seq` of the next record.
     pub seq: u64,
-    /// Its attempt.
+    /// The attempt that the next record asks for.
     pub attempt: u32,
-    /// When it may run; `None`: at once, whatever the record said.
+    /// The time before which the task must not start, in ms since the Unix epoch; `None`: it may start at once.
     pub eta: Option<u64>,
-    /// Where it goes then.
+    /// The queue to which a delayed record goes at that time.
     pub queue: &'a str,
-    /// And how soon it runs there.
+    /// The priority in that queue.
     pub priority: Priority,
-    /// When the limits let it in, if it was they that made it wait.
+    /// The time at which limits allow the task to start, in ms since the Unix epoch; `None`: it does not wait for limits.
     pub limit_slot: Option<u64>,
-    /// JSON text of why it goes on.
+    /// The failure that led to the next record, as JSON text, if there was one.
     pub error: Option<&'a str>,
 }
 
-/// The record of the next step, with every other field as it was.
+/// The task's next record. All other fields stay as they are.
 ///
 /// # Errors
 /// The bytes are not a JSON object.
-pub fn hand_on(record: &[u8], step: Step<'_>) -> Result<Bytes, serde_json::Error> {
-    let error = step.error.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
-    let slot = step.limit_slot.map(json);
+pub(crate) fn follow_up(record: &[u8], next: FollowUp<'_>) -> Result<Bytes, serde_json::Error> {
+    let error = next.error.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
+    let slot = next.limit_slot.map(json);
     changed(record, |fields| {
-        fields.insert("seq", json(step.seq));
-        fields.insert("attempt", json(step.attempt));
+        fields.insert("seq", json(next.seq));
+        fields.insert("attempt", json(next.attempt));
         fields.set("last-error", error);
         fields.set("limit-slot", slot);
-        fields.set("eta", step.eta.map(json));
-        if step.eta.is_some() {
-            fields.insert("queue", json(step.queue));
-            fields.insert("priority", json(step.priority));
+        fields.set("eta", next.eta.map(json));
+        if next.eta.is_some() {
+            fields.insert("queue", json(next.queue));
+            fields.insert("priority", json(next.priority));
         }
     })
 }
 
-/// The same record as one of another task.
+/// The same record with another task id.
 ///
 /// # Errors
 /// The bytes are not a JSON object.
-pub fn under(record: &[u8], id: &str) -> Result<Bytes, serde_json::Error> {
+pub(crate) fn under(record: &[u8], id: &str) -> Result<Bytes, serde_json::Error> {
     changed(record, |fields| fields.insert("task-id", json(id)))
 }
 
-/// The record without the reason why the attempt before failed, if it has one.
+/// The record without the error of the attempt before; `None` if it has none.
 #[must_use]
-pub fn without_error(record: &[u8]) -> Option<Bytes> {
+pub(crate) fn without_error(record: &[u8]) -> Option<Bytes> {
     let mut had_one = false;
     let without = changed(record, |fields| had_one = fields.set("last-error", None)).ok();
     without.filter(|_| had_one)
 }
 
-/// The record with another time, or without one.
+/// The record of a task that an operator has run again at this time, in ms since the Unix epoch.
 ///
 /// # Errors
 /// The bytes are not a JSON object.
-pub fn at(record: &[u8], eta: Option<u64>) -> Result<Bytes, serde_json::Error> {
+pub(crate) fn replayed(record: &[u8], at: u64) -> Result<Bytes, serde_json::Error> {
+    changed(record, |fields| fields.insert("replayed", json(at)))
+}
+
+/// The record with another `eta`, or without one.
+///
+/// # Errors
+/// The bytes are not a JSON object.
+pub(crate) fn at(record: &[u8], eta: Option<u64>) -> Result<Bytes, serde_json::Error> {
     changed(record, |fields| fields.set("eta", eta.map(json)))
+}
+
+/// The record without its due time, and without the queue to which it was to go then.
+///
+/// # Errors
+/// The bytes are not a JSON object.
+pub(crate) fn without_wait(record: &[u8]) -> Result<Bytes, serde_json::Error> {
+    changed(record, |fields| {
+        fields.set("eta", None);
+        fields.set("queue", None);
+    })
 }
 
 /// The fields of a record, by name.
@@ -325,7 +280,7 @@ impl Fields<'_> {
         self.0.insert(name.into(), value);
     }
 
-    /// Whether there was one before.
+    /// Sets a field, or removes it. Returns whether the record had the field.
     fn set(&mut self, name: &'static str, value: Option<Box<RawValue>>) -> bool {
         match value {
             Some(value) => self.0.insert(name.into(), value).is_some(),
@@ -334,7 +289,7 @@ impl Fields<'_> {
     }
 }
 
-/// The record with some fields changed, and every other as it was.
+/// The record with some fields changed. All other fields stay as they are.
 fn changed<T>(record: &[u8], change: impl FnOnce(&mut Fields<'_>) -> T) -> Result<Bytes, serde_json::Error> {
     let mut fields: Fields<'_> = serde_json::from_slice(record)?;
     change(&mut fields);
@@ -345,47 +300,58 @@ fn json(value: impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(&value).expect("numbers and strings are always JSON")
 }
 
-/// A task that has waited for its time.
+/// A delayed task that is due.
 #[derive(Debug)]
-pub struct Due {
-    /// Where it goes now.
+pub(crate) struct Due {
+    /// The queue to which the task goes.
     pub queue: Queue,
-    /// And how soon it runs there.
+    /// The task's priority in that queue.
     pub priority: Priority,
-    /// The key of its record.
+    /// The key of the task's record.
     pub key: Bytes,
-    /// Its record, without its time.
+    /// The task's record, without the due time.
     pub record: Bytes,
 }
 
-/// What becomes of a delayed record when its time has come.
+/// Where a delayed record goes when it is due.
 ///
 /// # Errors
-/// It is not a task.
-pub fn due(record: &Bytes) -> Result<Due, Unreadable> {
+/// The record is not a task.
+pub(crate) fn due(record: &Bytes) -> Result<Due, Unreadable> {
     #[derive(Deserialize)]
-    struct Goes {
+    struct Destination {
         queue: Option<String>,
     }
     let task = Envelope::read(record)?;
-    let goes: Goes = serde_json::from_slice(record).map_err(Unreadable::NotATask)?;
-    let queue = goes.queue.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
+    let destination: Destination = serde_json::from_slice(record)?;
+    let queue = destination.queue.map(|queue| queue.parse()).transpose()?.unwrap_or_default();
     let (priority, key) = (task.priority, task.key());
-    Ok(Due { queue, priority, key, record: at(record, None).map_err(Unreadable::NotATask)? })
+    Ok(Due { queue, priority, key, record: at(record, None)? })
 }
 
-/// The key of a delayed record: one step of one task.
+/// The key of a delayed record. Every `seq` of a task has its own.
 #[must_use]
-pub fn delayed_key(id: &TaskId, seq: u64) -> Bytes {
+pub(crate) fn delayed_key(id: &TaskId, seq: u64) -> Bytes {
     format!("{id}/{seq}").into()
 }
 
-/// When a delayed record is due, in ms since the Unix epoch. What cannot be read is due at once.
+/// The task and `seq` of a delayed record with this key, if it is one.
 #[must_use]
-pub fn eta(record: &[u8]) -> u64 {
+pub(crate) fn of_delayed_key(key: &[u8]) -> Option<(&str, u64)> {
+    let (id, seq) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+    let is_number = seq.bytes().all(|byte| byte.is_ascii_digit());
+    Some((id, is_number.then(|| seq.parse().ok())??))
+}
+
+/// When a delayed record is due, in ms since the Unix epoch. A record that cannot be read is due at once.
+#[must_use]
+pub(crate) fn eta(record: &[u8]) -> u64 {
     #[derive(Deserialize)]
     struct Eta {
         eta: Option<u64>,
     }
-    serde_json::from_slice::<Eta>(record).ok().and_then(|read| read.eta).unwrap_or(0).min(MAX_NUMBER)
+    // An array would be read as well.
+    let is_object = record.trim_ascii_start().first() == Some(&b'{');
+    let eta = serde_json::from_slice::<Eta>(record).ok().filter(|_| is_object).and_then(|read| read.eta);
+    eta.unwrap_or(0).min(MAX_NUMBER)
 }

@@ -1,8 +1,10 @@
-//! How a failed task's error is written to the store and read back.
+//! The error of a failed task, as it is written to Redis and read back.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::core::text::cut;
 
 /// What made a task fail.
 ///
@@ -27,20 +29,24 @@ pub enum ErrorKind {
     UnknownTask,
     /// Too many workers died while they ran it.
     Deliveries,
-    /// Its time was over before it could run.
+    /// The task expired before it could run.
     Expired,
-    /// It was asked to end.
+    /// The task was revoked.
     Revoked,
-    /// The returned value could not be stored: not serializable as JSON, or too large.
+    /// The task waited in a queue that was purged.
+    Purged,
+    /// The returned value could not be stored: it does not serialize to JSON, or is too large.
     Result,
-    /// An operator has disabled tasks of its name.
+    /// An operator has disabled the task.
     Disabled,
+    /// The task's record can't be published: it is larger than the topic of its queue accepts, or its `seq` can't grow any more.
+    Unpublishable,
     /// A kind that the task chose, with [`TaskError::kind`](crate::TaskError::kind).
     Custom(String),
 }
 
 impl ErrorKind {
-    const NAMED: [(Self, &'static str); 10] = [
+    const NAMED: [(Self, &'static str); 12] = [
         (Self::Error, "error"),
         (Self::Panic, "panic"),
         (Self::Timeout, "timeout"),
@@ -49,11 +55,13 @@ impl ErrorKind {
         (Self::Deliveries, "deliveries"),
         (Self::Expired, "expired"),
         (Self::Revoked, "revoked"),
+        (Self::Purged, "purged"),
         (Self::Result, "result"),
         (Self::Disabled, "disabled"),
+        (Self::Unpublishable, "unpublishable"),
     ];
 
-    /// The kind as the store spells it.
+    /// The kind as text, such as `unknown-task`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -89,7 +97,7 @@ impl<'de> Deserialize<'de> for ErrorKind {
     }
 }
 
-/// The error of a failed task, as the store keeps it.
+/// The error of a failed task.
 ///
 /// ```
 /// let failure: yadtq::Failure =
@@ -98,24 +106,25 @@ impl<'de> Deserialize<'de> for ErrorKind {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Uncut")]
 #[non_exhaustive]
 pub struct Failure {
-    /// What made it fail.
+    /// What made the task fail.
     pub kind: ErrorKind,
-    /// The error's text with its sources, at most [`Failure::MAX_MESSAGE`] bytes.
+    /// The text of the error and of its sources, at most [`Failure::MAX_MESSAGE`] bytes.
     pub message: String,
     /// The attempt that failed, from 1.
     pub attempt: u32,
 }
 
 impl Failure {
-    /// Longer messages are cut, in bytes.
+    /// Longest message, in bytes. Longer ones are cut.
     pub const MAX_MESSAGE: usize = 4_096;
 
-    /// Longer kinds are cut, in bytes.
+    /// Longest kind, in bytes. Longer ones are cut.
     pub const MAX_KIND: usize = 128;
 
-    /// A failure with its texts cut to size.
+    /// A failure. Texts that are too long are cut.
     #[must_use]
     pub(crate) fn new(kind: ErrorKind, message: String, attempt: u32) -> Self {
         let kind = match kind {
@@ -125,12 +134,18 @@ impl Failure {
         Self { kind, message: cut(message, Self::MAX_MESSAGE), attempt }
     }
 
-    /// The message as it may be logged: what does not fit a parameter is an argument, and those are not logged.
+    /// The message as it may be logged. If an argument does not fit, its value is left out, because arguments are not logged.
     pub(crate) fn logged(&self) -> &str {
         match self.kind {
             ErrorKind::Arguments => self.message.split_once(": ").map_or(&*self.message, |(parameter, _)| parameter),
             _ => &self.message,
         }
+    }
+
+    /// Reads what [`to_json`](Self::to_json) has written. Another text becomes the message. `attempt`: that of such a failure.
+    pub(crate) fn read(text: &str, attempt: u32) -> Self {
+        let other = |_| Self::new(ErrorKind::Deliveries, text.to_owned(), attempt);
+        serde_json::from_str(text).unwrap_or_else(other)
     }
 
     /// The failure as JSON text.
@@ -139,12 +154,18 @@ impl Failure {
     }
 }
 
-fn cut(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        text.truncate((0..=max - 3).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
-        text.push_str("...");
+/// A failure as it was written, perhaps by a program that cuts nothing.
+#[derive(Deserialize)]
+struct Uncut {
+    kind: ErrorKind,
+    message: String,
+    attempt: u32,
+}
+
+impl From<Uncut> for Failure {
+    fn from(Uncut { kind, message, attempt }: Uncut) -> Self {
+        Self::new(kind, message, attempt)
     }
-    text
 }
 
 impl fmt::Display for Failure {

@@ -1,36 +1,36 @@
-//! What became of dead letters: a record that says so of many at once.
+//! Settled dead letters, which were replayed or purged: one record names many of them.
 //!
-//! A letter cannot be taken out of the middle of its topic, so that it has been dealt with is written down beside it, in
-//! a topic of its own. Offsets start over when the topic of dead letters is deleted and made again; the time tells
-//! those letters from the ones that are meant.
+//! Kafka cannot delete a letter in the middle of its topic, so a topic of its own says which letters are settled. If the topic
+//! of dead letters is deleted and created again, its offsets start at 0 again; the time in the record distinguishes the new
+//! letters from those that the record names.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Letters of one partition that have been dealt with.
+/// Settled letters of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Settled {
+pub(crate) struct SettledLetters {
     /// The partition of the topic of dead letters.
     pub partition: i32,
-    /// First and last offsets.
+    /// Ranges of offsets, each with its first and last offset.
     pub offsets: Vec<(i64, i64)>,
-    /// When the latest of them became a dead letter, in ms since the Unix epoch.
+    /// When the latest of these letters became a dead letter, in ms since the Unix epoch.
     pub until: u64,
-    /// `replayed` or `purged`.
+    /// What was done with them: `replayed` or `purged`.
     pub how: String,
 }
 
-impl Settled {
-    /// Reads a record's value; `None`: it is something else, or of a later version.
+impl SettledLetters {
+    /// Reads a record's value; `None`: it is not such a record, or a later version wrote it.
     #[must_use]
-    pub fn read(value: &[u8]) -> Option<Self> {
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 
     /// The record's value.
     #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
+    pub(crate) fn to_bytes(&self) -> Bytes {
         serde_json::to_vec(self).expect("strings and numbers are always JSON").into()
     }
 }
@@ -41,16 +41,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn released_bytes_are_read_as_they_were_meant() {
+    fn released_bytes_keep_their_meaning() {
         let bytes = br#"{"partition":3,"offsets":[[17,20],[33,33]],"until":1700000000000,"how":"replayed"}"#;
-        let settled = Settled {
+        let settled = SettledLetters {
             partition: 3,
             offsets: vec![(17, 20), (33, 33)],
             until: 1_700_000_000_000,
             how: "replayed".into(),
         };
-        assert_eq!(Settled::read(bytes).unwrap(), settled);
+        assert_eq!(SettledLetters::read(bytes).unwrap(), settled);
         assert_eq!(&settled.to_bytes()[..], bytes);
-        assert_eq!(Settled::read(b"{}"), None);
+        assert_eq!(SettledLetters::read(b"{}"), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The wire is pinned three ways: what is written is read back; nothing that can be sent makes a reader panic; and
-//! the bytes of every released version stay as they are.
+//! The wire format is tested in three ways: what is written can be read back; no bytes make a reader panic; and the bytes of
+//! every released version stay the same.
 
 use std::time::Duration;
 
@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{
-    envelope::{self, Envelope, NewRecord, Step, Unreadable, hand_on, under},
+    envelope::{self, Envelope, FollowUp, MAX_SEQ, Unreadable, follow_up, under},
     failure::{ErrorKind, Failure},
+    record::{Record, TaskOptions},
+    strange,
 };
 use crate::core::{priority::Priority, retry::Retry};
 
@@ -21,7 +23,7 @@ fn read(text: &str) -> Result<Envelope, Unreadable> {
 fn three_fields_are_enough() {
     let task = read(r#"{"task-id":"d5750c0e-ed82","task":"add","args":[1,2]}"#).unwrap();
     assert_eq!((task.id.as_str(), &*task.task, task.args.as_str()), ("d5750c0e-ed82", "add", "[1,2]"));
-    assert_eq!((task.seq, task.attempt, task.timeout_ms, task.result_ttl_ms), (1, 1, None, None));
+    assert_eq!((task.seq, task.attempt, task.options), (1, 1, TaskOptions::default()));
     assert!(task.reply_to.is_none());
 }
 
@@ -33,17 +35,62 @@ fn a_priority_that_is_none_is_refused_by_name() {
 
 #[test]
 fn strange_numbers_stay_within_bounds() {
-    let text = r#"{"task-id":"a","task":"t","args":[],"seq":18446744073709551615,"attempt":0,"timeout-ms":18446744073709551615}"#;
+    let text = r#"{"task-id":"a","task":"t","args":[],"seq":0,"attempt":0,"timeout-ms":18446744073709551615}"#;
     let task = read(text).unwrap();
-    assert!(task.seq + 1 < 1 << 53, "the scripts count in doubles");
-    assert_eq!(task.attempt, 1);
-    assert!(task.timeout_ms < Some(1 << 36), "timers take no more");
+    assert_eq!((task.seq, task.attempt), (1, 1));
+    assert!(task.options.timeout < Some(Duration::from_millis(1 << 36)), "timers take no more");
 }
 
 #[test]
-fn a_record_is_handed_on_with_all_its_fields() {
+fn a_seq_that_cannot_grow_is_refused() {
+    let text = |seq: u64| format!(r#"{{"task-id":"a","task":"t","args":[],"seq":{seq}}}"#);
+    assert_eq!(read(&text(MAX_SEQ)).unwrap().seq, MAX_SEQ);
+    // As from `time.time_ns()`.
+    for seq in [MAX_SEQ + 1, 1_732_800_000_000_000_000, u64::MAX] {
+        assert!(matches!(read(&text(seq)), Err(Unreadable::Seq { .. })), "{seq}");
+    }
+}
+
+#[test]
+fn only_an_object_is_a_task() {
+    let fields = r#"["a","t",[],1,1,null,null,null,null,null,null,null,"normal",null,null,null,null]"#;
+    for text in [fields, &format!(" \n{fields}"), "[]"] {
+        assert!(matches!(read(text), Err(Unreadable::NotAnObject)), "{text}");
+    }
+    assert_eq!(envelope::eta(b"[7]"), 0, "it is due at once, and becomes a dead letter");
+    assert_eq!(envelope::eta(b" {\"eta\":7}"), 7);
+}
+
+#[test]
+fn the_reason_why_a_record_is_no_task_is_short() {
+    let long = "\u{7f}".repeat(200_000);
+    let record = |more: &str| format!(r#"{{"task-id":"a","task":"t","args":[]{more}}}"#);
+    let bad_seq = read(&record(&format!(r#","seq":"{long}""#))).unwrap_err();
+    let bad_priority = read(&record(&format!(r#","priority":"{long}""#))).unwrap_err();
+    let bad_queue = envelope::due(&record(&format!(r#","queue":"{long}""#)).into()).unwrap_err();
+    for refused in [bad_seq, bad_priority, bad_queue] {
+        let text = refused.to_string();
+        assert!((20..5_000).contains(&text.len()), "{} bytes", text.len());
+    }
+    let error = format!(r#","last-error":{{"kind":"{long}","message":"{long}","attempt":1}}"#);
+    let error = read(&record(&error)).unwrap().last_error.unwrap();
+    assert!(error.message.len() <= Failure::MAX_MESSAGE && error.kind.as_str().len() <= Failure::MAX_KIND);
+}
+
+#[test]
+fn the_key_of_a_delayed_record_names_its_task() {
+    let of = |key: &'static str| envelope::of_delayed_key(key.as_bytes());
+    assert_eq!(of("order/17/2"), Some(("order/17", 2)));
+    assert_eq!(of("a/1"), Some(("a", 1)));
+    for key in ["a", "a/", "a/+1", "a/x", "a/99999999999999999999", ""] {
+        assert_eq!(of(key), None, "{key}");
+    }
+}
+
+#[test]
+fn a_record_is_rescheduled_with_all_its_fields() {
     let record = br#"{"task-id":"a","then":{"x":[1e3]},"task":"t","args":{"b": 1},"attempt":1}"#;
-    let step = Step {
+    let step = FollowUp {
         seq: 4,
         attempt: 2,
         eta: None,
@@ -52,13 +99,17 @@ fn a_record_is_handed_on_with_all_its_fields() {
         limit_slot: Some(5),
         error: None,
     };
-    let next = hand_on(record, step).unwrap();
+    let next = follow_up(record, step).unwrap();
     let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
     assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
     assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
     assert_eq!(task.limit_slot, Some(5));
-    let step = Step { seq: 5, limit_slot: None, ..step };
-    assert_eq!(Envelope::read(&hand_on(&next, step).unwrap()).unwrap().limit_slot, None, "it was let in, once");
+    let step = FollowUp { seq: 5, limit_slot: None, ..step };
+    assert_eq!(
+        Envelope::read(&follow_up(&next, step).unwrap()).unwrap().limit_slot,
+        None,
+        "limits have let it start once; that does not count for the next record"
+    );
 }
 
 #[test]
@@ -78,7 +129,7 @@ fn a_record_becomes_one_of_another_task() {
 fn a_record_waits_and_goes_on_as_it_was() {
     let record = br#"{"task-id":"a","task":"t","args":[1],"ordering-key":"k","x":{"y":2}}"#;
     let error = r#"{"kind":"error","message":"no","attempt":1}"#;
-    let step = Step {
+    let step = FollowUp {
         seq: 2,
         attempt: 2,
         eta: Some(77),
@@ -87,7 +138,7 @@ fn a_record_waits_and_goes_on_as_it_was() {
         limit_slot: None,
         error: Some(error),
     };
-    let waiting = hand_on(record, step).unwrap();
+    let waiting = follow_up(record, step).unwrap();
     let task = Envelope::read(&waiting).unwrap();
     assert_eq!((task.eta, task.seq, envelope::eta(&waiting)), (Some(77), 2, 77));
     assert_eq!(task.last_error.map(|failure| failure.message.clone()).as_deref(), Some("no"));
@@ -100,10 +151,10 @@ fn a_record_waits_and_goes_on_as_it_was() {
     assert!(Envelope::read(&smaller).unwrap().last_error.is_none());
     assert!(envelope::without_error(&smaller).is_none());
     assert!(envelope::due(&br#"{"task-id":"a","task":"t","args":[],"queue":"dead"}"#[..].into()).is_err());
-    assert_eq!(envelope::eta(b"no json"), 0, "due at once, to be buried");
+    assert_eq!(envelope::eta(b"no json"), 0, "it is due at once, and becomes a dead letter");
 }
 
-/// What released versions wrote. A line may be added, none changed.
+/// Records that released versions wrote. Lines may be added, but none may be changed.
 #[test]
 fn records_of_released_versions_are_read() {
     let golden = include_str!("golden/records.jsonl");
@@ -114,7 +165,8 @@ fn records_of_released_versions_are_read() {
         assert_eq!(&*task.task, expected["task"], "{line}");
         assert_eq!(task.args.as_str(), expected["args"], "{line}");
         assert_eq!(serde_json::json!([task.seq, task.attempt]), expected["seq-attempt"], "{line}");
-        assert_eq!(serde_json::json!([task.timeout_ms, task.result_ttl_ms]), expected["timeout-ttl"], "{line}");
+        let durations = [task.options.timeout, task.options.result_ttl].map(|time| time.map(|time| time.as_millis()));
+        assert_eq!(serde_json::json!(durations), expected["timeout-ttl"], "{line}");
         assert_eq!(task.reply_to.as_deref(), expected["reply-to"].as_str(), "{line}");
         assert_eq!(task.unique.as_deref(), expected["unique"].as_str(), "{line}");
         assert_eq!(task.ordering_key.as_deref(), expected["ordering-key"].as_str(), "{line}");
@@ -125,34 +177,25 @@ fn records_of_released_versions_are_read() {
 #[test]
 fn this_version_writes_what_it_always_wrote() {
     let args = RawValue::from_string(r#"[1,"x"]"#.to_owned()).unwrap();
-    let mut record = NewRecord {
-        task_id: "id",
-        task: "add",
-        args: &args,
-        reply_to: None,
-        timeout_ms: None,
-        result_ttl_ms: None,
-        expires: None,
-        unique: None,
-        ordering_key: None,
-        priority: Priority::Normal,
-        retry: Retry::new(),
-        eta: None,
-        queue: None,
-    };
+    let mut record = Record::new("id", "add", &args, &TaskOptions::default());
     assert_eq!(record.to_bytes(), r#"{"task-id":"id","task":"add","args":[1,"x"]}"#);
-    record.reply_to = Some("client");
-    record.timeout_ms = Some(5_000);
-    record.result_ttl_ms = Some(0);
+    let retry = Retry::new().max(7).base(Duration::from_secs(2)).cap(Duration::from_secs(60));
+    let options = TaskOptions {
+        retry,
+        timeout: Some(Duration::from_secs(5)),
+        soft_timeout: Some(Duration::from_secs(4)),
+        result_ttl: Some(Duration::ZERO),
+    };
+    record = Record::new("id", "add", &args, &options);
+    record.reply_to = Some("client".into());
     record.expires = Some(1_795_531_030_859);
-    record.unique = Some("order-17");
-    record.ordering_key = Some("customer-17");
+    record.unique = Some("order-17".into());
+    record.ordering_key = Some("customer-17".into());
     record.priority = Priority::High;
-    record.retry = Retry::new().max(7).base(Duration::from_secs(2)).cap(Duration::from_secs(60));
     record.eta = Some(1_795_531_030_858);
-    record.queue = Some("mail");
+    record.queue = Some("mail".into());
     let all = concat!(
-        r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"result-ttl-ms":0,"#,
+        r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"soft-timeout-ms":4000,"result-ttl-ms":0,"#,
         r#""expires":1795531030859,"unique":"order-17","ordering-key":"customer-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
     );
     assert_eq!(record.to_bytes(), all);
@@ -180,24 +223,59 @@ proptest! {
     ) {
         prop_assume!(id.len() <= 128);
         let args = serde_json::value::to_raw_value(&args).unwrap();
-        let record = NewRecord {
-            task_id: &id, task: &task, args: &args, reply_to: reply.as_deref(), timeout_ms: timeout, result_ttl_ms: None, expires: None,
-            unique: None,
-            ordering_key: key.as_deref(),
+        let options = TaskOptions { timeout: timeout.map(Duration::from_millis), ..TaskOptions::default() };
+        let record = Record {
+            reply_to: reply.as_deref().map(Into::into),
+            ordering_key: key.as_deref().map(Into::into),
             priority,
-            retry: Retry::new(), eta: None, queue: None,
+            ..Record::new(&id, &task, &args, &options)
         };
         let read = Envelope::read(&record.to_bytes()).unwrap();
         prop_assert_eq!(read.id.as_str(), id);
         prop_assert_eq!(&*read.task, task);
         prop_assert_eq!(read.args.as_str(), args.get());
         prop_assert_eq!(read.reply_to.as_deref(), reply.as_deref());
-        prop_assert_eq!(read.timeout_ms, timeout);
+        prop_assert_eq!(read.options, options);
         prop_assert_eq!(read.priority, priority);
         prop_assert_eq!(read.ordering_key.as_deref(), key.as_deref());
     }
 
-    /// Cut, changed or random bytes: read, or refused with a reason.
+    /// Whatever can be read as a task can go on, wait, and become due, as the same task.
+    #[test]
+    fn every_record_that_is_read_can_be_written(record in strange::records(), eta in proptest::option::of(any::<u64>())) {
+        let Ok(task) = Envelope::read(&record) else {
+            prop_assert!(envelope::due(&record).is_err());
+            return Ok(());
+        };
+        let same = |other: &Envelope| {
+            (&other.id, &other.task, other.args.as_str(), &other.ordering_key)
+                == (&task.id, &task.task, task.args.as_str(), &task.ordering_key)
+        };
+        let (seq, queue) = ((task.seq + 1).min(MAX_SEQ), "mail");
+        let error = task.last_error.as_ref().map(|failure| failure.to_json());
+        let error = error.as_deref();
+        let step = FollowUp { seq, attempt: 7, eta, queue, priority: Priority::Low, limit_slot: None, error };
+        let next = follow_up(&record, step).unwrap();
+        let read = Envelope::read(&next).unwrap();
+        prop_assert!(same(&read));
+        prop_assert_eq!((read.seq, read.attempt, read.eta.is_some()), (seq, 7, eta.is_some()));
+        prop_assert_eq!(read.last_error, task.last_error.clone());
+        if eta.is_some() {
+            let due = envelope::due(&next).unwrap();
+            prop_assert_eq!((due.queue.as_str(), due.priority), (queue, Priority::Low));
+            prop_assert!(same(&Envelope::read(&due.record).unwrap()));
+        }
+        for other in [envelope::at(&record, None).unwrap(), envelope::without_wait(&record).unwrap()] {
+            let read = Envelope::read(&other).unwrap();
+            prop_assert!(same(&read) && read.eta.is_none() && read.seq == task.seq);
+        }
+        let other = Envelope::read(&under(&record, "b").unwrap()).unwrap();
+        prop_assert_eq!(other.id.as_str(), "b");
+        let key = envelope::delayed_key(&task.id, seq);
+        prop_assert_eq!(envelope::of_delayed_key(&key), Some((task.id.as_str(), seq)));
+    }
+
+    /// Cut, changed or random bytes are read, or refused with a reason.
     #[test]
     fn no_bytes_make_a_reader_panic(
         mut bytes in prop_oneof![

@@ -3,25 +3,27 @@
 use std::{
     any::Any,
     collections::{HashMap, HashSet},
-    num::NonZeroUsize,
+    ops::RangeInclusive,
     sync::Arc,
-    thread::available_parallelism,
     time::Duration,
 };
 
-use super::run::Worker;
+use super::{
+    options::{Options, Plan},
+    worker::Worker,
+};
 use crate::{
-    client::{Client, LONGEST_TTL},
-    context::State,
+    client::{Client, MAX_TTL},
     core::{limits::Rate, names::Queue, retry::Retry},
     error::Error,
-    periodic::{self, Periodic},
-    store::ttl,
-    task::{Definition, Limits, Task},
+    periodic::Periodic,
+    task::{Definition, Limits, State, Task},
 };
 
-/// More tasks at once in one process are a mistake.
-const MOST_SLOTS: usize = 1_000_000;
+/// The most tasks that one worker may run at once: more are a mistake.
+const MAX_SLOTS: usize = 1_000_000;
+/// How long a lease may last: a shorter one could not be extended in time, for a longer one nobody waits.
+const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
 /// Settings of a [`Worker`](crate::Worker). Nothing fails before [`build`](Self::build), `start` or `run`.
 ///
@@ -51,63 +53,22 @@ pub struct WorkerBuilder {
     options: Options,
 }
 
-/// What a worker is told about how to work.
-#[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) concurrency: usize,
-    pub(super) blocking_concurrency: usize,
-    pub(super) drain_timeout: Duration,
-    pub(super) max_deliveries: u32,
-    pub(super) max_record_bytes: usize,
-    pub(super) max_result_bytes: usize,
-    pub(super) result_ttl: Duration,
-    pub(super) revoke_grace: Duration,
-    pub(super) unknown_task_grace: Duration,
-    pub(super) strict_priority: bool,
-    pub(super) retry: Retry,
-    pub(super) scheduler: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let cores = available_parallelism().map_or(1, NonZeroUsize::get);
-        Self {
-            concurrency: 10 * cores,
-            blocking_concurrency: cores,
-            drain_timeout: Duration::from_secs(30),
-            max_deliveries: 5,
-            max_record_bytes: 8 * 1_024 * 1_024,
-            max_result_bytes: 1_024 * 1_024,
-            result_ttl: Duration::from_millis(ttl::RESULT),
-            revoke_grace: Duration::from_secs(5),
-            unknown_task_grace: Duration::from_secs(5),
-            strict_priority: false,
-            retry: Retry::new(),
-            scheduler: true,
-        }
+impl Worker {
+    /// A worker with settings of its own.
+    pub fn builder() -> WorkerBuilder {
+        WorkerBuilder::default()
     }
 }
 
-/// What a worker runs, checked.
-#[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) tasks: HashMap<&'static str, Definition>,
-    pub(super) queues: Vec<Queue>,
-    pub(super) state: State,
-    pub(super) periodics: Arc<[periodic::Plan]>,
-    pub(super) queue_rates: HashMap<String, Rate>,
-    pub(super) options: Options,
-}
-
 impl WorkerBuilder {
-    /// The client whose servers it works for, and which `delay` uses inside its tasks. Default: the installed
+    /// The client whose servers the worker works for, and which `delay` uses inside its tasks. Default: the installed
     /// one, else one from the environment.
     pub fn client(mut self, client: &Client) -> Self {
         self.client = Some(client.clone());
         self
     }
 
-    /// A task that it can run.
+    /// A task that this worker can run.
     pub fn register<T: Task>(mut self, task: T) -> Self {
         self.tasks.push(task.definition());
         self
@@ -120,7 +81,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// The queues it takes tasks from. Default: those of the registered tasks.
+    /// The queues that the worker takes tasks from. Default: those of the registered tasks.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
         self
@@ -156,6 +117,15 @@ impl WorkerBuilder {
         self
     }
 
+    /// How long the leases of this worker last: of the tasks that it runs, and of the partitions that it reads. That is how
+    /// long others wait for a worker that hangs or is cut off from the servers. A worker whose process has died is noticed
+    /// within a second, whatever its lease. A short lease costs more calls: each is extended every third of it. From 1 s to
+    /// 1 h. Default: 6 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = lease;
+        self
+    }
+
     /// Longest time a stopping worker waits for running tasks before it cancels them and hands them back.
     /// Default: 30 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
@@ -163,19 +133,19 @@ impl WorkerBuilder {
         self
     }
 
-    /// How often a task may take its worker down with it. One more, and it is a dead letter. Default: 5.
+    /// How often a task may crash its worker. With one more crash it becomes a dead letter. Default: 5.
     pub fn max_deliveries(mut self, crashes: u32) -> Self {
         self.options.max_deliveries = crashes;
         self
     }
 
-    /// Larger records are dead letters, in bytes. Default: 8 MiB.
+    /// Size of the largest record that is read as a task, in bytes. Larger records become dead letters. Default: 8 MiB.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.options.max_record_bytes = bytes;
         self
     }
 
-    /// A task whose result is larger fails, in bytes of JSON. Default: 1 MiB.
+    /// Size of the largest result, in bytes of JSON. A task whose result is larger fails. Default: 1 MiB.
     pub fn max_result_bytes(mut self, bytes: usize) -> Self {
         self.options.max_result_bytes = bytes;
         self
@@ -188,8 +158,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long results are kept after the end, where neither the task nor its sender says, at most 365 days; zero:
-    /// not at all. Default: 24 h.
+    /// How long results are kept after the task has ended, where neither the task nor its sender says; at most 365 days.
+    /// With zero they are not kept. Default: 24 h.
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.options.result_ttl = ttl;
         self
@@ -217,7 +187,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How often tasks of a queue start, over all workers, besides what each says itself. See the
+    /// How often tasks of a queue start, over all workers, besides the limits of each task. See the
     /// [guide](crate::guide::limits). Default: no limit.
     ///
     /// ```
@@ -263,14 +233,14 @@ impl WorkerBuilder {
     }
 
     /// The shortest wait between two attempts of a task whose name no worker that saw it knows: a rolling deploy may
-    /// bring one that does. After as many attempts as [`retry`](Self::retry) allows it is a dead letter. Default: 5 s.
+    /// bring one that does. After as many attempts as [`retry`](Self::retry) allows, the task becomes a dead letter. Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
         self.options.unknown_task_grace = grace;
         self
     }
 
-    /// Whether it always starts the highest [`Priority`](crate::Priority) that waits in a queue, so that lower ones run
-    /// only when there is nothing above them. Else each level gets its share: six high and three normal tasks for each
+    /// Whether the worker always starts the highest [`Priority`](crate::Priority) that waits in a queue, so that lower ones run
+    /// only when there is nothing above them. Otherwise each priority gets its share: six high and three normal tasks for each
     /// low one. Queues take turns either way. Default: `false`.
     pub fn strict_priority(mut self, strict: bool) -> Self {
         self.options.strict_priority = strict;
@@ -281,7 +251,8 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// - [`Error::DuplicateTask`]: two tasks have one name.
-    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, a limit is that of
+    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, the lease is too short or
+    ///   too long, a limit is that of
     ///   a task or queue that this worker does not have, or a periodic
     ///   task has a wrong name, cron expression, time zone, interval or queue, or the name of another one.
     /// - [`Error::Argument`]: an argument of a periodic task cannot be written as JSON.
@@ -300,14 +271,17 @@ impl WorkerBuilder {
         for (what, slots) in
             [("concurrency", options.concurrency), ("blocking_concurrency", options.blocking_concurrency)]
         {
-            if slots > MOST_SLOTS {
-                return Err(Error::config(what, format!("must be at most {MOST_SLOTS}")));
+            if slots > MAX_SLOTS {
+                return Err(Error::config(what, format!("must be at most {MAX_SLOTS}")));
             }
         }
-        if options.result_ttl > LONGEST_TTL {
+        if !LEASES.contains(&options.lease) {
+            return Err(Error::config("lease", "must be at least 1 s and at most 1 h"));
+        }
+        if options.result_ttl > MAX_TTL {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
-        for retry in self.tasks.iter().map(|task| task.retry).chain([options.retry]) {
+        for retry in self.tasks.iter().map(|task| task.options.retry).chain([options.retry]) {
             retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
         }
         if self.tasks.is_empty() {
@@ -362,11 +336,11 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// As [`build`](Self::build) and [`Worker::start`].
-    pub async fn start(self) -> Result<super::RunningWorker, Error> {
+    pub async fn start(self) -> Result<super::worker::RunningWorker, Error> {
         self.build()?.start().await
     }
 
-    /// Builds the worker and runs it until the process is told to stop; see [`Worker::run`].
+    /// Builds the worker and runs it until the process is asked to stop; see [`Worker::run`].
     ///
     /// # Errors
     /// As [`build`](Self::build) and [`Worker::run`].

@@ -1,47 +1,42 @@
 //! Runs tasks.
 //!
 //! ```text
-//!  poll ─► intake ─► claims ─► (limits) ─► execute ─► settle ─► offset committed
-//!           │          │ held               │ stale
-//!           │          └─► asked again ◄────┘
-//!           └─► burial (dead letters) ─────────────► offset committed
+//!            ┌───────── event_loop: gives events to the parts, applies their effects, makes the calls ─────────┐
+//!            │                                                                                                 │
+//!  Kafka ─► intake ──────► start ───────────► runs ─────────────► finish ─► Redis, then Kafka ─► offset committed
+//!            polls,         claims,            leases, slots,      outcomes, completer,
+//!            sources,       controls,          ready queue,        next records,
+//!            lanes          limits             executor            dead letters
+//!            ▲ asks again    │ held             │ stale, given back  │
+//!            └───────────────┴──────────────────┴────────────────────┘     background: scheduler, periodic, heartbeat
 //! ```
-//! All of it but the tasks themselves happens on one thread of its own, with a runtime of its own, in one
-//! loop ([`control`]) that owns all state: there are no locks, and a task that blocks the application's
-//! runtime cannot make a lease lapse. Everything that crosses a network is a future in the loop's set and
-//! comes back as a [`step::Step`]. What the parts remember is only what the log and the store can tell again:
-//! a worker that dies takes nothing with it.
+//! **Who owns what.** Intake: which partitions are ours, and every record that is not completed. Start: what is being claimed,
+//! and the controls and limits that hold tasks back. Runs: every task whose lease we hold. Finish: every end that is not recorded yet.
+//! Each part is a value: it takes events and returns [effects](effect), and can be tested without Tokio and servers. The
+//! [event loop](event_loop) alone knows them all, and alone touches the network.
+//!
+//! All of it but the tasks themselves runs on a thread of its own, with a runtime of its own: there are no locks, and a
+//! task that blocks the application's runtime cannot make a lease lapse. What the parts remember can all be read
+//! again from the log and the store, so nothing is lost with a worker that dies.
 
+mod background;
 mod builder;
-mod burial;
-mod claims;
-mod control;
-mod drain;
-mod execute;
-mod granted;
-mod heartbeat;
-mod in_place;
+mod calls;
+mod effect;
+mod event_loop;
+mod finish;
 mod intake;
 mod job;
-mod lease;
-mod levels;
-mod limits;
-mod lines;
-mod orders;
-mod periodic;
-mod progress;
-mod retry;
-mod revoke;
-mod run;
-mod scheduler;
-mod settle;
-mod source;
-mod step;
+mod options;
+mod runs;
+mod start;
 #[cfg(test)]
 mod tests;
-mod unique;
+mod timers;
+#[allow(clippy::module_inception)]
+mod worker;
 
 pub use self::{
     builder::WorkerBuilder,
-    run::{RunningWorker, Worker},
+    worker::{RunningWorker, Worker},
 };

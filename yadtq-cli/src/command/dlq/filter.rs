@@ -1,46 +1,48 @@
-//! Which dead letters are meant.
+//! Selects dead letters: by id, by filter, or all of them.
 
 use std::time::Duration;
 
 use clap::Args;
-use yadtq::DeadLetters;
+use yadtq::admin::DeadLetters;
 
-use crate::{exit::Exit, failure::Failure, output};
+use crate::{exit::Exit, failure::Failure, message};
 
-/// Which letters a command changes: nothing is meant by default.
+/// Says that no dead letter was selected.
+pub(super) const NONE: &str = "no dead letter matches";
+
+/// The letters that a command changes. By default it changes none.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// Ids of tasks, or places of letters, as the list shows them
+    /// Ids of tasks, or places of letters, as `yadtq dlq list` shows them
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 
-    /// All that there are
+    /// Select all dead letters
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
 
-/// Only those that fit all of these.
+/// Conditions that a selected letter fulfils, all of them.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = "Which ones")]
+#[command(next_help_heading = "Filters")]
 pub(super) struct Filter {
-    /// Only tasks of this name
+    /// Only letters of tasks with this name
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
 
-    /// Only what came from this queue
+    /// Only letters from this queue
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// Only what is here for this reason, such as retries, fatal, arguments, unknown-task,
-    /// deliveries, disabled or unreadable
+    /// Only letters with this reason, such as retries, fatal, arguments, unknown-task, deliveries, disabled, unpublishable or unreadable
     #[arg(long)]
     reason: Option<String>,
 
-    /// Only what became a dead letter longer ago than this, such as 1h or 2days
+    /// Only letters older than this, such as 1h or 2days
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
 
-    /// Only what became a dead letter within this time
+    /// Only letters newer than this, such as 1h or 2days
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
 }
@@ -67,15 +69,16 @@ impl Filter {
 }
 
 impl Which {
-    /// Whether something was said, and no contradiction.
+    /// Fails if nothing is selected, or if the selection contradicts itself.
     pub(super) fn check(&self, filter: &Filter) -> Result<(), Failure> {
         let is_filtered = *filter != Filter::default();
         if self.all && is_filtered {
-            return Err(Failure::Input("--all and a filter contradict each other; say one of them".to_owned()));
+            return Err(Failure::Input("--all and a filter contradict each other; use one of them".to_owned()));
         }
         if !self.all && self.ids.is_empty() && !is_filtered {
             return Err(Failure::Input(
-                "say which ones: ids, a filter such as --task or --reason, or --all for all of them".to_owned(),
+                "select dead letters: by id, with a filter such as --task or --reason, or all of them with --all"
+                    .to_owned(),
             ));
         }
         Ok(())
@@ -85,12 +88,12 @@ impl Which {
         self.ids.iter().fold(letters, DeadLetters::id)
     }
 
-    /// There was none.
+    /// Reports that no letter was selected.
     pub(super) fn none(&self) -> Result<Exit, Failure> {
         match &self.ids[..] {
             [id] => Err(Failure::NoLetter(id.clone())),
             _ => {
-                output::note("there is no such dead letter");
+                message::note(NONE);
                 Ok(Exit::NotFound)
             }
         }

@@ -3,37 +3,27 @@
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
-use yadtq::DeadLetter;
+use yadtq::admin::DeadLetter;
 
-use super::filter::Filter;
+use super::filter::{Filter, NONE};
 use crate::{
-    cli::Global,
     exit::Exit,
     failure::Failure,
-    output::{self, Answer},
+    global::Global,
+    output::{self, Answer, Row},
     table::{self, Column},
     text,
     time::ago,
 };
 
-/// Longer errors are cut, in characters.
-const MAX_ERROR: usize = 120;
-
-const COLUMNS: [Column; 8] = [
-    Column::text("PLACE"),
-    Column::text("DIED"),
-    Column::text("REASON"),
-    Column::text("QUEUE"),
-    Column::text("TASK"),
-    Column::text("ID"),
-    Column::number("ATTEMPTS"),
-    Column::text("ERROR"),
-];
+/// Longest error in the list, in characters. Longer ones are cut.
+const MAX_ERROR_LENGTH: usize = 120;
 
 /// List dead letters, oldest first
 ///
-/// A page at a time: the cursor of the next page is said on stderr, and is `next` in the JSON. All pages together have
-/// each letter once. PLACE is a name of a letter that is good for every command here, also where it has no task id.
+/// Prints one page. The cursor of the next page is in a note on stderr, and is `next` in the JSON; all pages together have
+/// each letter once. PLACE: partition/offset of the letter. Every `dlq` command accepts it instead of a task id, even if
+/// the letter has no task id.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,11 +33,11 @@ pub(super) struct List {
     #[command(flatten)]
     filter: Filter,
 
-    /// How many at most, up to 10000
+    /// Largest number of letters on the page, up to 10000
     #[arg(long, default_value_t = 50, value_name = "COUNT")]
     limit: usize,
 
-    /// Go on after an earlier page
+    /// Continue after an earlier page
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -62,7 +52,7 @@ struct Page {
 
 impl Answer for Page {
     fn human(&self) -> String {
-        table::list(&COLUMNS, self.letters.iter().map(row))
+        output::rows(&self.letters)
     }
 }
 
@@ -75,29 +65,38 @@ impl List {
         }
         let page = letters.page().await?;
         let page = Page { letters: page.letters, next: page.next };
-        let output = global.output();
-        output.print(&page)?;
-        if !output.is_json() {
-            match &page.next {
-                Some(cursor) => output::note(&format!("there are more: --cursor {cursor}")),
-                None if page.letters.is_empty() => output::note("there is no such dead letter"),
-                None => {}
-            }
-        }
+        let note = match &page.next {
+            Some(cursor) => Some(format!("there are more; use --cursor {cursor}")),
+            None => page.letters.is_empty().then(|| NONE.to_owned()),
+        };
+        global.output().print_with(&page, note.as_deref())?;
         Ok(Exit::Done)
     }
 }
 
-fn row(letter: &DeadLetter) -> Vec<Cell> {
-    let cell = |value: Option<&str>| Cell::new(text::line(value.unwrap_or("-")));
-    vec![
-        Cell::new(letter.place),
-        Cell::new(letter.at.map_or_else(|| "-".to_owned(), ago)),
-        cell(Some(&letter.reason)),
-        cell(letter.queue.as_deref()),
-        cell(letter.task.as_deref()),
-        cell(letter.id.as_ref().map(yadtq::TaskId::as_str)),
-        Cell::new(letter.attempts),
-        Cell::new(text::line(&text::cut(&letter.error, MAX_ERROR, "`yadtq dlq show` prints all"))),
-    ]
+impl Row for DeadLetter {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("PLACE"),
+        Column::text("DIED"),
+        Column::text("REASON"),
+        Column::text("QUEUE"),
+        Column::text("TASK"),
+        Column::text("ID"),
+        Column::number("ATTEMPTS"),
+        Column::text("ERROR"),
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        let or_dash = |value: Option<&str>| table::text(value.unwrap_or("-"));
+        vec![
+            Cell::new(self.place),
+            Cell::new(self.at.map_or_else(|| "-".to_owned(), ago)),
+            table::text(&self.reason),
+            or_dash(self.queue.as_deref()),
+            or_dash(self.task.as_deref()),
+            or_dash(self.id.as_ref().map(yadtq::TaskId::as_str)),
+            Cell::new(self.attempts),
+            table::text(&text::cut(&self.error, MAX_ERROR_LENGTH, "`yadtq dlq show` prints all")),
+        ]
+    }
 }

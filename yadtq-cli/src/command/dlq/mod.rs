@@ -1,4 +1,4 @@
-//! `yadtq dlq`: what could not be run, or failed for good.
+//! `yadtq dlq`: dead letters, the tasks that failed for good or could not be run.
 
 mod filter;
 mod list;
@@ -8,12 +8,11 @@ mod show;
 
 use clap::{Args, Subcommand};
 
-use crate::{cli::Global, exit::Exit, failure::Failure};
+use crate::{exit::Exit, failure::Failure, global::Global};
 
-/// List, replay and purge dead letters: what failed for good, or could not be run
+/// List, replay and purge dead letters: tasks that failed for good or could not be run
 ///
-/// A dead letter is the original record, byte for byte, with the reason. It stays until it is replayed or
-/// purged.
+/// A dead letter is the original record, byte for byte, together with the reason. It is kept until it is replayed or purged.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

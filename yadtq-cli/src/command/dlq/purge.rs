@@ -1,16 +1,14 @@
-//! `yadtq dlq purge`: forgets dead letters.
-
-use std::io::IsTerminal as _;
+//! `yadtq dlq purge`: deletes dead letters.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::filter::{Filter, Which};
-use crate::{cli::Global, confirm, exit::Exit, failure::Failure, output::Answer, progress::Progress};
+use crate::{confirm::Confirm, exit::Exit, failure::Failure, global::Global, output::Answer, progress::Progress};
 
-/// Forget dead letters; their tasks stay failed
+/// Delete dead letters; their tasks remain failed
 ///
-/// Asks before it does, unless told otherwise. Exits with 3 if there was none.
+/// Asks for confirmation unless --yes is given. Exits with 3 if no dead letter matches.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,13 +22,12 @@ pub(super) struct Purge {
     #[command(flatten)]
     filter: Filter,
 
-    /// Only count them
+    /// Only count the dead letters
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Serialize)]
@@ -54,12 +51,12 @@ impl Answer for Summary {
 impl Purge {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         self.which.check(&self.filter)?;
-        if !self.dry_run && !self.yes && !std::io::stdin().is_terminal() {
-            return Err(Failure::Input("there is nobody to ask; say --yes to purge, or --dry-run to count".to_owned()));
+        if !self.dry_run {
+            self.confirm.check("use --yes to purge, or --dry-run to count")?;
         }
         let client = global.connect().await?;
         let letters = self.which.on(self.filter.on(client.admin().dead_letters()));
-        if self.dry_run || !self.yes {
+        if self.dry_run || !self.confirm.yes {
             let count = letters.clone().count().await?;
             if self.dry_run {
                 global.output().print(&Summary { purged: None, would_purge: Some(count) })?;
@@ -68,7 +65,7 @@ impl Purge {
             if count == 0 {
                 return self.which.none();
             }
-            confirm::purge(&format!("purge {count} dead letter(s)?"))?;
+            self.confirm.ask(&format!("purge {count} dead letter(s)?"))?;
         }
         let progress = Progress::start("dead letters purged");
         let purged = letters.purge_each(|done| progress.reached(done)).await;

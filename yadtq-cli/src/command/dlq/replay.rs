@@ -1,26 +1,20 @@
-//! `yadtq dlq replay`: lets dead tasks run again.
+//! `yadtq dlq replay`: sends the tasks of dead letters again.
 
 use clap::Args;
 use serde::Serialize;
-use yadtq::{DeadLetter, NotReplayed};
+use yadtq::admin::{DeadLetter, NotReplayed};
 
 use super::filter::{Filter, Which};
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::Failure,
-    output::{self, Answer},
-    progress::Progress,
-};
+use crate::{exit::Exit, failure::Failure, global::Global, message, output::Answer, progress::Progress};
 
-/// Refusals that are told one by one.
-const MAX_TOLD: usize = 100;
+/// Largest number of refusals that are listed; the others are only counted.
+const MAX_REFUSALS: usize = 100;
 
 /// Queue the tasks of dead letters again, from attempt 1
 ///
-/// Each task keeps its id, and can be awaited by it. A letter whose task is queued again is gone; if the task fails
-/// again, there is a new one. What was interrupted can be repeated: every task runs once all the same. Exits with 1 if
-/// a letter cannot be replayed, and with 3 if there was none.
+/// Each task keeps its id, so callers can wait for it. A letter is deleted when its task is queued again; if the task fails
+/// again, it gets a new letter. An interrupted replay can be repeated: every task still runs once. Exits with 1 if a letter
+/// cannot be replayed, and with 3 if no dead letter matches.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,13 +32,13 @@ pub(super) struct Replay {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Summary {
-    /// Tasks that are queued again.
+    /// Number of tasks that are queued again.
     replayed: u64,
-    /// Letters whose task had gone on before.
+    /// Number of letters whose task had already continued before.
     gone_on: u64,
-    /// Letters that stay.
+    /// Number of letters that cannot be replayed, and are kept.
     refused: u64,
-    /// The first of them.
+    /// The first [`MAX_REFUSALS`] of them.
     refusals: Vec<Refusal>,
 }
 
@@ -60,7 +54,7 @@ struct Refusal {
 impl Answer for Summary {
     fn human(&self) -> String {
         let mut line = format!("replayed {}", self.replayed);
-        for (count, what) in [(self.gone_on, "had gone on before"), (self.refused, "cannot be replayed")] {
+        for (count, what) in [(self.gone_on, "had already continued"), (self.refused, "cannot be replayed")] {
             if count > 0 {
                 line += &format!(", {count} {what}");
             }
@@ -80,7 +74,7 @@ impl Replay {
             .replay_each(|letter, outcome| {
                 progress.step();
                 if let Err(why) = outcome
-                    && refusals.len() < MAX_TOLD
+                    && refusals.len() < MAX_REFUSALS
                 {
                     refusals.push(Refusal::new(letter, why));
                 }
@@ -92,9 +86,9 @@ impl Replay {
         let summary = Summary { replayed: report.replayed, gone_on: report.gone_on, refused: report.refused, refusals };
         output.print(&summary)?;
         if !output.is_json() {
-            summary.refusals.iter().for_each(Refusal::say);
+            summary.refusals.iter().for_each(Refusal::warn);
             if summary.refused > summary.refusals.len() as u64 {
-                output::warning("and more that cannot be replayed");
+                message::warning("there are more that cannot be replayed");
             }
         }
         match (report.refused, report.replayed + report.gone_on) {
@@ -110,9 +104,9 @@ impl Refusal {
         Self { place: letter.place.to_string(), id: letter.id.as_ref().map(ToString::to_string), why: why.to_string() }
     }
 
-    fn say(&self) {
+    fn warn(&self) {
         let Self { place, id, why } = self;
-        output::warning(&match id {
+        message::warning(&match id {
             Some(id) => format!("{id} at {place}: {why}"),
             None => format!("{place}: {why}"),
         });

@@ -1,32 +1,26 @@
-//! `yadtq dlq show`: all there is of a dead letter.
+//! `yadtq dlq show`: everything about one dead letter.
 
 use clap::Args;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
-use yadtq::DeadLetter;
+use yadtq::admin::DeadLetter;
 
-use crate::{
-    cli::Global,
-    exit::Exit,
-    failure::Failure,
-    output::{self, Answer},
-    table, text,
-    time::ago,
-};
+use crate::{exit::Exit, failure::Failure, global::Global, output::Answer, table, text, time::ago};
 
-/// Longer values are cut, in characters.
-const MAX_VALUE: usize = 4_000;
+/// Longest record that is shown, in characters. Longer ones are cut.
+const MAX_RECORD_LENGTH: usize = 4_000;
 
-/// Show a dead letter: why it is one, where it comes from, and the record itself
+/// Show a dead letter: its reason, its source and the record itself
 ///
-/// Of several letters of one task the latest. The record is a text in the JSON, or an array of bytes if it is not UTF-8.
+/// If a task has several letters, the latest is shown. In the JSON the record is a string, or an array of bytes if it is not
+/// UTF-8.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   yadtq dlq show d5750c0e-ed82
   yadtq dlq show 3/1042 --json | jq -r '.value | fromjson | .args'")]
 pub(super) struct Show {
-    /// The task's id, or the letter's place, as the list shows it
+    /// The task's id, or the letter's place, as `yadtq dlq list` shows it
     id: String,
 }
 
@@ -37,9 +31,9 @@ struct Shown(DeadLetter);
 impl Answer for Shown {
     fn human(&self) -> String {
         let letter = &self.0;
-        let cell = |value: &str| Some(Cell::new(text::line(value)));
+        let cell = |value: &str| Some(table::text(value));
         let source = letter.source_topic.as_deref().zip(letter.source).map(|(topic, place)| format!("{topic} {place}"));
-        let cut = letter.cut_from.map(|bytes| Cell::new(format!("from {bytes} bytes: it cannot be replayed")));
+        let cut = letter.cut_from.map(|bytes| Cell::new(format!("from {bytes} bytes, so it cannot be replayed")));
         let value = String::from_utf8_lossy(letter.value());
         let rest = format!("yadtq dlq show {} --json prints all", letter.place);
         let mut rows = vec![
@@ -57,8 +51,8 @@ impl Answer for Shown {
         ];
         let headers = letter.headers().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)));
         rows.extend(headers.map(|header| ("header", cell(&header))));
-        rows.push(("record", cell(&text::cut(&value, MAX_VALUE, &rest))));
-        table::lines(rows.into_iter().filter_map(|(name, value)| Some([table::name(name), value?])))
+        rows.push(("record", cell(&text::cut(&value, MAX_RECORD_LENGTH, &rest))));
+        table::properties(rows)
     }
 }
 
@@ -71,11 +65,8 @@ impl Show {
             others += usize::from(latest.replace(letter).is_some());
         }
         let Some(letter) = latest else { return Err(Failure::NoLetter(self.id)) };
-        let output = global.output();
-        output.print(&Shown(letter))?;
-        if others > 0 && !output.is_json() {
-            output::note(&format!("{others} earlier dead letter(s) of this task are there too"));
-        }
+        let note = format!("this task has {others} earlier dead letter(s)");
+        global.output().print_with(&Shown(letter), (others > 0).then_some(&note))?;
         Ok(Exit::Done)
     }
 }

@@ -1,4 +1,5 @@
-//! Questions for people: how much waits, and what is wrong with this Kafka.
+//! Requests on behalf of operators: depth and lag of queues, offsets of topics, deletion of records, and settings that
+//! endanger tasks.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -13,39 +14,41 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use super::{
-    super::{BrokerError, BrokerInfo, Extent, QueueDepth, queue_of},
-    Cluster,
-    apart::apart,
-    topics::{SETTLE_PAUSE, code, is_settling},
+    super::{BrokerError, BrokerInfo, OffsetRange, QueueDepth, queue_of},
+    ADMIN_TIMEOUT, Cluster,
+    blocking::run_blocking,
+    topics::{LEADER_POLL_INTERVAL, code, is_leader_missing},
 };
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Shortest time that `ping` leaves for the last of its requests, however long the others took.
+const MIN_SETTINGS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Settings of a queue's topic that a task can get lost by, with what they must be.
+/// Settings of a topic that can lose tasks: the name, the value that the setting must have, and what happens otherwise.
 const SETTINGS: [(&str, &str, &str); 3] = [
-    ("retention.ms", "-1", "tasks that wait longer are deleted"),
-    ("retention.bytes", "-1", "tasks are deleted when more are waiting"),
-    ("cleanup.policy", "delete", "of two tasks with one ordering key only the later stays"),
+    ("retention.ms", "-1", "tasks that wait longer than this are deleted"),
+    ("retention.bytes", "-1", "tasks are deleted when more bytes than this are waiting"),
+    ("cleanup.policy", "delete", "of two tasks with the same ordering key only the later one is kept"),
 ];
 
 impl Cluster {
     pub(super) async fn queues(self: &Arc<Self>) -> Result<Vec<QueueDepth>, BrokerError> {
         let cluster = Arc::clone(self);
-        let depths = apart(move || cluster.depths()).await.unwrap_or(Err(Code::CriticalSystemResource));
-        depths.map_err(|code| self.connection.error(code, "depth of the queues", PATIENCE))
+        let depths = run_blocking(move || cluster.depths()).await.unwrap_or(Err(Code::CriticalSystemResource));
+        depths.map_err(|code| self.connection.error(code, "depth of the queues", ADMIN_TIMEOUT))
     }
 
     /// Blocks.
     fn depths(&self) -> Result<Vec<QueueDepth>, Code> {
         let metadata = self.metadata().map_err(|error| code(&error))?;
+        // This client reads nothing: it only asks for the committed offsets.
+        let consumer: BaseConsumer = self.config.consumer().create().map_err(|error| code(&error))?;
         let mut depths = Vec::new();
         for topic in metadata.topics() {
             if let Some((queue, priority)) = queue_of(&self.config.namespace, topic.name()) {
                 let partitions: Vec<_> = topic.partitions().iter().map(|partition| partition.id()).collect();
                 let mut depth =
                     QueueDepth { queue: queue.to_owned(), priority, partitions: partitions.len(), records: 0, lag: 0 };
-                self.measure(topic.name(), &partitions, &mut depth).map_err(|error| code(&error))?;
+                measure(&consumer, topic.name(), &partitions, &mut depth).map_err(|error| code(&error))?;
                 depths.push(depth);
             }
         }
@@ -53,90 +56,77 @@ impl Cluster {
         Ok(depths)
     }
 
-    pub(super) async fn extents(self: &Arc<Self>, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
+    pub(super) async fn offset_ranges(self: &Arc<Self>, topic: &Arc<str>) -> Result<Vec<OffsetRange>, BrokerError> {
         let (cluster, asked) = (Arc::clone(self), Arc::clone(topic));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
         // A new topic has no leaders for a moment.
         let ask = move || loop {
-            match cluster.ask_extents(&asked) {
-                Err(code) if is_settling(code) && Instant::now() < deadline => thread::sleep(SETTLE_PAUSE),
+            match cluster.ask_offset_ranges(&asked) {
+                Err(code) if is_leader_missing(code) && Instant::now() < deadline => {
+                    thread::sleep(LEADER_POLL_INTERVAL);
+                }
                 answer => return answer,
             }
         };
-        let extents = apart(ask).await.unwrap_or(Err(Code::CriticalSystemResource));
-        extents.map_err(|code| self.connection.error(code, &format!("extents of topic {topic}"), PATIENCE))
+        let offset_ranges = run_blocking(ask).await.unwrap_or(Err(Code::CriticalSystemResource));
+        offset_ranges.map_err(|code| self.connection.error(code, &format!("offsets of topic {topic}"), ADMIN_TIMEOUT))
     }
 
     /// Blocks.
-    fn ask_extents(&self, name: &str) -> Result<Vec<Extent>, Code> {
-        // Asking for the one topic could create it.
+    fn ask_offset_ranges(&self, name: &str) -> Result<Vec<OffsetRange>, Code> {
+        // A request for this one topic could create it.
         let metadata = self.metadata().map_err(|error| code(&error))?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(Vec::new()) };
-        let extent = |partition: &MetadataPartition| {
+        let offsets = |partition: &MetadataPartition| {
             let partition = partition.id();
             let (start, end) =
-                self.producer.with_client(|client| client.fetch_watermarks(name, partition, PATIENCE))?;
-            Ok(Extent { partition, start, end })
+                self.producer.with_client(|client| client.fetch_watermarks(name, partition, ADMIN_TIMEOUT))?;
+            Ok(OffsetRange { partition, start, end })
         };
-        topic.partitions().iter().map(extent).collect::<KafkaResult<_>>().map_err(|error| code(&error))
+        topic.partitions().iter().map(offsets).collect::<KafkaResult<_>>().map_err(|error| code(&error))
     }
 
     pub(super) async fn truncate(&self, topic: &str, below: &[(i32, i64)]) -> Result<(), BrokerError> {
-        let mut list = TopicPartitionList::with_capacity(below.len());
-        for &(partition, offset) in below.iter().filter(|(_, offset)| *offset > 0) {
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
+        match self.delete_records(topic, below.iter().copied(), &options).await {
+            // Out of range: the topic was deleted and created again after these offsets were read.
+            Ok(()) | Err(Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::NoEnt) => {
+                Ok(())
+            }
+            Err(code) => Err(self.connection.error(code, &format!("deleting records of topic {topic}"), ADMIN_TIMEOUT)),
+        }
+    }
+
+    /// Deletes the records below these offsets, given by partition. Offsets that are not positive have no effect.
+    pub(super) async fn delete_records(
+        &self, topic: &str, below: impl Iterator<Item = (i32, i64)>, options: &AdminOptions,
+    ) -> Result<(), Code> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in below.filter(|&(_, offset)| offset > 0) {
             // Fails for negative offsets only.
             let _ = list.add_partition_offset(topic, partition, Offset::Offset(offset));
         }
         if list.count() == 0 {
             return Ok(());
         }
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-        let failed = match self.admin.delete_records(&list, &options).await {
-            Ok(results) => results.elements().iter().find_map(|partition| partition.error().err()).map(|e| code(&e)),
-            Err(error) => Some(code(&error)),
-        };
-        match failed {
-            // Out of range: the topic is another one than it was when these offsets were read.
-            None | Some(Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::NoEnt) => {
-                Ok(())
-            }
-            Some(code) => Err(self.connection.error(code, &format!("deleting records of topic {topic}"), PATIENCE)),
-        }
-    }
-
-    fn measure(&self, topic: &str, partitions: &[i32], depth: &mut QueueDepth) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for &partition in partitions {
-            list.add_partition(topic, partition);
-        }
-        // Not a member: it only asks what the group has committed.
-        let consumer: BaseConsumer = self.config.consumer(topic).create()?;
-        let committed = consumer.committed_offsets(list, PATIENCE)?;
-        for element in committed.elements() {
-            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), PATIENCE)?;
-            let next = match element.offset() {
-                Offset::Offset(next) => next.max(low),
-                _ => low,
-            };
-            depth.records += u64::try_from(high - low).unwrap_or(0);
-            depth.lag += u64::try_from(high - next).unwrap_or(0);
-        }
-        Ok(())
+        let results = self.admin.delete_records(&list, options).await.map_err(|error| code(&error))?;
+        let failed = results.elements().iter().find_map(|partition| partition.error().err());
+        failed.map_or(Ok(()), |error| Err(code(&error)))
     }
 
     pub(super) async fn ping(self: &Arc<Self>) -> Result<BrokerInfo, BrokerError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
         let cluster = Arc::clone(self);
-        let asked = move || {
+        let ask = move || {
             let metadata = cluster.metadata()?;
             let id = cluster.producer.with_client(|client| client.fetch_cluster_id(Duration::ZERO));
             Ok((summary(&metadata, id.as_deref()), own_topics(&cluster, &metadata)))
         };
         let answer: KafkaResult<_> =
-            apart(asked).await.ok_or(BrokerError::Refused("no thread to ask with".to_owned()))?;
-        let (summary, topics) = answer.map_err(|error| self.connection.error(code(&error), "ping", PATIENCE))?;
+            run_blocking(ask).await.ok_or(BrokerError::Refused("could not start a thread".to_owned()))?;
+        let (summary, topics) = answer.map_err(|error| self.connection.error(code(&error), "ping", ADMIN_TIMEOUT))?;
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+        let left = deadline.saturating_duration_since(Instant::now()).max(MIN_SETTINGS_TIMEOUT);
         let warnings = match self.describe_topics(&topics, left).await {
             Ok(settings) => settings.iter().flat_map(|settings| self.warnings(settings.as_ref())).collect(),
             Err(code) => vec![format!("the settings of the topics could not be read: {code}")],
@@ -144,6 +134,7 @@ impl Cluster {
         Ok(BrokerInfo { summary, warnings })
     }
 
+    /// One warning for each setting of a topic that can lose tasks.
     fn warnings(&self, settings: Result<&ConfigResource, &Code>) -> Vec<String> {
         let (settings, topic) = match settings {
             Ok(settings @ ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. }) => (settings, topic),
@@ -154,16 +145,36 @@ impl Cluster {
         let warning = |(key, good, danger): &(&str, &str, &str)| {
             let value = settings.get(key)?.value.as_deref().filter(|value| value != good)?;
             Some(format!(
-                "topic {topic} has {key}={value}: {danger}. Mend it with: kafka-configs.sh --bootstrap-server {server} \
+                "topic {topic} has {key}={value}: {danger}. Fix it with: kafka-configs.sh --bootstrap-server {server} \
                  --alter --entity-type topics --entity-name {topic} --add-config {key}={good}"
             ))
         };
         SETTINGS.iter().filter_map(warning).collect()
     }
 
+    /// The metadata of the whole cluster. Blocks.
     fn metadata(&self) -> KafkaResult<Metadata> {
-        self.producer.with_client(|client| client.fetch_metadata(None, PATIENCE))
+        self.producer.with_client(|client| client.fetch_metadata(None, ADMIN_TIMEOUT))
     }
+}
+
+/// Counts the records of a topic. Blocks.
+fn measure(consumer: &BaseConsumer, topic: &str, partitions: &[i32], depth: &mut QueueDepth) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(list, ADMIN_TIMEOUT)?;
+    for element in committed.elements() {
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), ADMIN_TIMEOUT)?;
+        let next = match element.offset() {
+            Offset::Offset(next) => next.max(low),
+            _ => low,
+        };
+        depth.records += u64::try_from(high - low).unwrap_or(0);
+        depth.lag += u64::try_from(high - next).unwrap_or(0);
+    }
+    Ok(())
 }
 
 fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
@@ -174,7 +185,8 @@ fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
     format!("kafka, {count} {noun} ({brokers}), cluster id {id}, librdkafka {}", get_rdkafka_version().1)
 }
 
-/// The topics that hold tasks: queues, and the dead letters with what became of them.
+/// The topics of this namespace that can lose tasks: the queues, the dead letters, and the topic that says which dead
+/// letters have been dealt with.
 fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<String> {
     let namespace = &cluster.config.namespace;
     let dead = [namespace.dead_topic(), namespace.settled_topic()];

@@ -1,12 +1,12 @@
-//! Is Kafka there? One answer for all clients of a broker, told when it changes.
+//! Whether Kafka is reachable: one answer for all clients of a broker, logged when it changes.
 //!
-//! librdkafka tells when a connection breaks, not when one is made, and one broker of several may well be away. So an
-//! error only raises the question, and a metadata request answers it:
+//! librdkafka reports when a connection breaks, but not when one is made, and Kafka is reachable even if one of several
+//! brokers is not. So an error only requests a probe, which is a metadata request:
 //!
 //! ```text
-//!  error of any client ──► question ──► metadata ── answered ──► broker_connected     (if it was not)
-//!                                          ▲ └───── no answer ──► broker_disconnected  (if it was not)
-//!                                          └──────────┘
+//!  error of any client ──► probe request ──► metadata ── answered ──► broker_connected     (if that is new)
+//!                                               ▲ └───── no answer ──► broker_disconnected  (if that is new)
+//!                                               └──────────┘
 //! ```
 
 use std::{
@@ -26,46 +26,49 @@ use tracing::{debug, info, warn};
 
 use super::super::BrokerError;
 
-/// Longest wait for the answer to the question.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for the answer to one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is known of the connection to Kafka.
+/// The state of the connection to Kafka.
 #[derive(Debug)]
 pub(super) struct Connection {
     bootstrap: String,
     state: Mutex<State>,
-    question: SyncSender<()>,
+    probe_requests: SyncSender<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    connected: Option<bool>,
+    /// The result of the latest probe. `None` before the first.
+    is_connected: Option<bool>,
+    /// The latest error since the last successful probe.
     last_error: Option<(Code, String)>,
 }
 
 impl Connection {
-    /// The connection, and the end where its questions come out.
+    /// The connection, and the receiver of its requests for a probe.
     pub(super) fn new(bootstrap: String) -> (Arc<Self>, Receiver<()>) {
-        let (question, questions) = sync_channel(1);
-        (Arc::new(Self { bootstrap, state: Mutex::default(), question }), questions)
+        let (sender, receiver) = sync_channel(1);
+        (Arc::new(Self { bootstrap, state: Mutex::default(), probe_requests: sender }), receiver)
     }
 
     pub(super) fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// Asks whether Kafka is still there.
-    pub(super) fn doubt(&self) {
-        // Full means that the question is being asked already.
-        let _ = self.question.try_send(());
+    /// Requests a probe.
+    fn request_probe(&self) {
+        // A full channel means that a probe is requested already.
+        let _ = self.probe_requests.try_send(());
     }
 
-    /// An error for something that was not done. What is not plainly a refusal may or may not have happened.
+    /// The error for a request (`what`) that failed `after` this time. It is a timeout, which leaves open whether the
+    /// request was carried out, unless the code is a refusal.
     pub(super) fn error(&self, code: Code, what: &str, after: Duration) -> BrokerError {
         if is_refusal(code) {
             return BrokerError::Refused(format!("{what}: {code}"));
         }
-        self.doubt();
+        self.request_probe();
         match &self.state().last_error {
             Some((code, reason)) if is_refusal(*code) => BrokerError::Refused(reason.clone()),
             Some((_, reason)) => BrokerError::Timeout { after, detail: format!("{what}: {code}; {reason}") },
@@ -73,28 +76,30 @@ impl Connection {
         }
     }
 
-    fn trouble(&self, code: Code, reason: &str) {
+    /// Notes an error of a client, and requests a probe if the error is about the connection.
+    fn note_error(&self, code: Code, reason: &str) {
         if !is_about_connection(code) {
             return;
         }
-        // "All brokers are down" comes last and says least.
+        // "All brokers are down" comes after the error that names the cause.
         if code != Code::AllBrokersDown {
             self.state().last_error = Some((code, reason.to_owned()));
         }
-        self.doubt();
+        self.request_probe();
     }
 
-    fn answered(&self, answered: bool) {
+    /// Notes the result of a probe, and logs it if it differs from the one before.
+    fn note_probe(&self, is_connected: bool) {
         let mut state = self.state();
-        let changed = state.connected.replace(answered) != Some(answered);
-        if answered {
+        let changed = state.is_connected.replace(is_connected) != Some(is_connected);
+        if is_connected {
             state.last_error = None;
         }
-        if changed && answered {
-            info!(event = "broker_connected", server = self.bootstrap, "kafka is there");
+        if changed && is_connected {
+            info!(event = "broker_connected", server = self.bootstrap, "connected to kafka");
         } else if changed {
             let error = state.last_error.as_ref().map_or("no answer", |(_, reason)| reason);
-            warn!(event = "broker_disconnected", server = self.bootstrap, error, "kafka is not there");
+            warn!(event = "broker_disconnected", server = self.bootstrap, error, "cannot reach kafka; will retry");
         }
     }
 
@@ -103,35 +108,35 @@ impl Connection {
     }
 }
 
-/// Answers the questions, until the connection is dropped or there is nobody left to `ask`. Blocks.
-pub(super) fn watch(questions: &Receiver<()>, ask: impl Fn(Duration) -> Option<(Arc<Connection>, bool)>) {
+/// Probes once, and again for every request, until the connection is dropped or `probe` returns `None`. Blocks.
+pub(super) fn run_probes(requests: &Receiver<()>, probe: impl Fn(Duration) -> Option<(Arc<Connection>, bool)>) {
     loop {
-        // While Kafka is away the request itself waits for it, so this is no busy loop.
+        // While Kafka is unreachable, the probe itself waits, so this is no busy loop.
         loop {
-            let Some((connection, answered)) = ask(PATIENCE) else { return };
-            connection.answered(answered);
-            if answered {
+            let Some((connection, is_connected)) = probe(PROBE_TIMEOUT) else { return };
+            connection.note_probe(is_connected);
+            if is_connected {
                 break;
             }
         }
-        if questions.recv().is_err() {
+        if requests.recv().is_err() {
             return;
         }
     }
 }
 
-/// Passes what librdkafka tells to `tracing` and to the connection.
+/// Passes the logs and errors of a librdkafka client to `tracing` and to the connection.
 #[derive(Clone, Debug)]
-pub(super) struct Ears(pub(super) Arc<Connection>);
+pub(super) struct ConnectionListener(pub(super) Arc<Connection>);
 
-impl ClientContext for Ears {
+impl ClientContext for ConnectionListener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", ?level, facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", %error, "{reason}");
-        self.0.trouble(error.rdkafka_error_code().unwrap_or(Code::Fail), reason);
+        self.0.note_error(error.rdkafka_error_code().unwrap_or(Code::Fail), reason);
     }
 }
 
@@ -203,17 +208,17 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_told_when_it_changes_and_only_then() {
-        let (connection, questions) = Connection::new("kafka:9092".to_owned());
+    fn the_status_is_logged_only_when_it_changes() {
+        let (connection, requests) = Connection::new("kafka:9092".to_owned());
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-        // There, there, away for three questions, there again.
+        // From the end: twice connected, three probes without an answer, connected again.
         let script = RefCell::new(vec![true, false, false, false, true, true]);
-        let ask = |_| {
-            connection.trouble(Code::BrokerTransportFailure, "kafka:9092/1: connection refused");
+        let probe = |_| {
+            connection.note_error(Code::BrokerTransportFailure, "kafka:9092/1: connection refused");
             Some((Arc::clone(&connection), script.borrow_mut().pop()?))
         };
-        tracing::subscriber::with_default(subscriber, || watch(&questions, ask));
+        tracing::subscriber::with_default(subscriber, || run_probes(&requests, probe));
 
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         let events: Vec<_> = text.lines().map(|line| line.split("event=").nth(1).unwrap()).collect();
@@ -223,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_as_one() {
-        let (connection, _questions) = Connection::new("kafka:9092".to_owned());
-        let error = || connection.error(Code::OperationTimedOut, "ping", PATIENCE);
+    fn a_refusal_is_reported_as_a_refusal() {
+        let (connection, _requests) = Connection::new("kafka:9092".to_owned());
+        let error = || connection.error(Code::OperationTimedOut, "ping", PROBE_TIMEOUT);
         assert!(error().to_string().contains("kafka:9092"));
-        connection.trouble(Code::AllBrokersDown, "1/1 brokers are down");
-        connection.trouble(Code::Authentication, "kafka:9092: invalid credentials");
+        connection.note_error(Code::AllBrokersDown, "1/1 brokers are down");
+        connection.note_error(Code::Authentication, "kafka:9092: invalid credentials");
         assert!(matches!(error(), BrokerError::Refused(reason) if reason.contains("invalid credentials")));
-        connection.answered(true);
+        connection.note_probe(true);
         assert!(matches!(error(), BrokerError::Timeout { .. }));
     }
 }

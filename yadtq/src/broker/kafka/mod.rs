@@ -2,21 +2,28 @@
 //!
 //! ```text
 //!  publish ──► topics (create) ──► producer ──► acknowledged
-//!  subscribe ──► consumer ──► member (one librdkafka client) ──► events
-//!                               └── acknowledged commits ──► purge
+//!  consumer ──► subscriptions ──► assigner (one librdkafka client) ──► events
+//!                                   └── acknowledged commits ──► purger
 //! ```
-//! Nothing here waits for Kafka when it is built: every client connects in the background and goes on trying.
-//! [`connection`] tells when Kafka comes and goes.
+//! Building any of these parts does not wait for Kafka: every client connects in the background and retries until it
+//! succeeds. [`connection`] reports when the connection to Kafka is lost and when it is back.
 
 mod admin;
-mod apart;
+mod assigner;
+mod batch;
+mod blocking;
+mod command;
+mod commits;
 mod config;
 mod connection;
 mod consumer;
-mod member;
+mod polled;
 mod producer;
-mod purge;
+mod purger;
 mod reader;
+mod shared;
+mod slot;
+mod subscription;
 mod topics;
 
 #[cfg(test)]
@@ -37,55 +44,65 @@ use rdkafka::{
 };
 use tokio::time::Instant;
 
-pub use self::config::KafkaConfig;
+pub(crate) use self::config::KafkaConfig;
 use self::{
-    apart::DropApart,
-    connection::{Connection, Ears},
-    consumer::KafkaSubscription,
+    blocking::DropOnThread,
+    connection::{Connection, ConnectionListener},
+    consumer::KafkaConsumer,
     producer::Producer,
     reader::KafkaReader,
 };
-use super::{Broker, BrokerError, BrokerInfo, Extent, Outgoing, QueueDepth, Reader, Subscription};
+use super::{Broker, BrokerError, BrokerInfo, Consumer, OffsetRange, Outgoing, QueueDepth, Reader};
+use crate::restart;
+
+/// Longest wait for the answer to a request about topics, such as metadata, offsets or settings.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A Kafka cluster.
-pub struct KafkaBroker {
+pub(crate) struct KafkaBroker {
     cluster: Arc<Cluster>,
 }
 
-/// What the parts share.
+/// What the parts of this directory share.
 struct Cluster {
     config: KafkaConfig,
     connection: Arc<Connection>,
     producer: Producer,
-    admin: DropApart<AdminClient<DefaultClientContext>>,
-    /// Topics that are known to exist.
-    known: RwLock<HashSet<Arc<str>>>,
-    creating: tokio::sync::Mutex<()>,
+    admin: DropOnThread<AdminClient<DefaultClientContext>>,
+    /// Topics that are known to exist and to have leaders.
+    known_topics: RwLock<HashSet<Arc<str>>>,
+    /// Locked while a topic is looked for and created.
+    creation: tokio::sync::Mutex<()>,
 }
 
 impl KafkaBroker {
-    /// A broker that connects in the background. Fails only for settings that librdkafka or YADTQ refuses.
-    pub fn connect(config: KafkaConfig) -> Result<Arc<Self>, BrokerError> {
+    /// A broker that connects in the background.
+    ///
+    /// # Errors
+    /// [`BrokerError::Refused`] if librdkafka or YADTQ refuses a setting, or if no thread can be started.
+    pub(crate) fn connect(config: KafkaConfig) -> Result<Arc<Self>, BrokerError> {
         config.check()?;
         let refused = |error: KafkaError| BrokerError::Refused(error.to_string());
-        let (connection, questions) = Connection::new(config.bootstrap.clone());
-        let ears = Ears(Arc::clone(&connection));
+        let (connection, probe_requests) = Connection::new(config.bootstrap.clone());
+        let listener = ConnectionListener(Arc::clone(&connection));
         let cluster = Arc::new(Cluster {
-            producer: Producer::new(config.producer(), ears).map_err(refused)?,
-            admin: DropApart::new(config.admin().create().map_err(refused)?),
+            producer: Producer::new(config.producer(), listener).map_err(refused)?,
+            admin: DropOnThread::new(config.admin().create().map_err(refused)?),
             config,
             connection,
-            known: RwLock::default(),
-            creating: tokio::sync::Mutex::default(),
+            known_topics: RwLock::default(),
+            creation: tokio::sync::Mutex::default(),
         });
-        let watched = Arc::downgrade(&cluster);
-        let ask = move |patience: Duration| {
-            let cluster = watched.upgrade()?;
-            let answered = cluster.producer.with_client(|client| client.fetch_metadata(None, patience)).is_ok();
+        let probed = Arc::downgrade(&cluster);
+        let probe = move |timeout: Duration| {
+            let cluster = probed.upgrade()?;
+            let answered = cluster.producer.with_client(|client| client.fetch_metadata(None, timeout)).is_ok();
             Some((Arc::clone(&cluster.connection), answered))
         };
-        apart::spawn(move || connection::watch(&questions, ask))
-            .map_err(|error| BrokerError::Refused(format!("no thread to watch the connection: {error}")))?;
+        let probes = move || connection::run_probes(&probe_requests, &probe);
+        blocking::spawn_thread(move || restart::run_blocking("kafka probes", probes, || ())).map_err(|error| {
+            BrokerError::Refused(format!("could not start a thread that watches the connection: {error}"))
+        })?;
         Ok(Arc::new(Self { cluster }))
     }
 }
@@ -102,24 +119,32 @@ impl Broker for KafkaBroker {
             }
         }
         let usable: Vec<_> = records.iter().filter(|record| !unusable.contains_key(&record.topic)).collect();
-        let mut answers = self.cluster.producer.send(&usable, deadline).await.into_iter();
+        let mut answers = self.cluster.producer.send(&usable, deadline).await;
+        self.cluster.send_alone(&usable, &mut answers, deadline).await;
+        let mut answers = answers.into_iter();
         let answer = |record: &Outgoing| match unusable.get(&record.topic) {
             Some(error) => Err(error.clone()),
-            None => answers.next().unwrap_or(Err(Code::Fail)).map_err(|code| self.cluster.unsent(record, code)),
+            None => answers.next().unwrap_or(Err(Code::Fail)).map_err(|code| self.cluster.send_error(record, code)),
         };
         records.iter().map(answer).collect()
     }
 
-    fn subscribe(&self, topic: &Arc<str>) -> Result<Arc<dyn Subscription>, BrokerError> {
-        Ok(Arc::new(KafkaSubscription::start(Arc::clone(&self.cluster), Arc::clone(topic))?))
+    fn consumer(&self) -> Result<Arc<dyn Consumer>, BrokerError> {
+        Ok(KafkaConsumer::start(&self.cluster)?)
+    }
+
+    async fn create(&self, topic: &Arc<str>) -> Result<(), BrokerError> {
+        // It may have been deleted since it was used last.
+        self.cluster.forget_topic(topic);
+        self.cluster.ensure_topic(topic, self.cluster.config.send_timeout).await
     }
 
     fn read(&self, topic: &Arc<str>, from: &[(i32, i64)]) -> Result<Box<dyn Reader>, BrokerError> {
         Ok(Box::new(KafkaReader::start(&self.cluster, Arc::clone(topic), from)?))
     }
 
-    async fn extents(&self, topic: &Arc<str>) -> Result<Vec<Extent>, BrokerError> {
-        self.cluster.extents(topic).await
+    async fn offset_ranges(&self, topic: &Arc<str>) -> Result<Vec<OffsetRange>, BrokerError> {
+        self.cluster.offset_ranges(topic).await
     }
 
     async fn truncate(&self, topic: &Arc<str>, below: &[(i32, i64)]) -> Result<(), BrokerError> {
@@ -140,7 +165,26 @@ impl Broker for KafkaBroker {
 }
 
 impl Cluster {
-    fn unsent(&self, record: &Outgoing, code: Code) -> BrokerError {
+    /// Sends records again, each by itself, that were refused as too large: Kafka compares the size of a whole batch with what the
+    /// topic accepts. The smallest ones go first; if one of a topic is refused again, all that are larger are too large.
+    async fn send_alone(&self, records: &[&Outgoing], answers: &mut [Result<(), Code>], deadline: Instant) {
+        const REFUSED: Result<(), Code> = Err(Code::MessageSizeTooLarge);
+        let mut refused: Vec<_> = (0..records.len()).filter(|&index| answers[index] == REFUSED).collect();
+        refused.sort_unstable_by_key(|&index| records[index].size());
+        let mut too_large = HashSet::new();
+        for index in refused {
+            let record = records[index];
+            if Instant::now() < deadline && !too_large.contains(&record.topic) {
+                answers[index] = self.producer.send(&[record], deadline).await.pop().unwrap_or(Err(Code::Fail));
+                if answers[index] == REFUSED {
+                    too_large.insert(&record.topic);
+                }
+            }
+        }
+    }
+
+    /// The error for a record that Kafka did not acknowledge.
+    fn send_error(&self, record: &Outgoing, code: Code) -> BrokerError {
         if code == Code::MessageSizeTooLarge {
             return BrokerError::TooLarge { topic: Arc::clone(&record.topic), len: record.size() };
         }

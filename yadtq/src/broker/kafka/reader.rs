@@ -1,4 +1,4 @@
-//! Reads partitions beside any group, and commits nothing.
+//! Reads partitions without joining a consumer group, and commits nothing.
 
 use std::{
     sync::Arc,
@@ -15,25 +15,29 @@ use rdkafka::{
 use tracing::warn;
 
 use super::{
-    super::{BrokerError, Event, Reader},
+    super::{BrokerError, Event, MAX_POLL_RECORDS, Reader},
     Cluster,
-    apart::DropApart,
-    connection::Ears,
-    member::{Batch, MAX_POLL},
+    batch::Batch,
+    blocking::DropOnThread,
+    connection::ConnectionListener,
 };
+
+/// The bytes from which on one call of `next` returns no more records.
+const MAX_POLL_BYTES: usize = 2 * 1_024 * 1_024;
 
 pub(super) struct KafkaReader {
     topic: Arc<str>,
-    consumer: DropApart<StreamConsumer<Ears>>,
+    consumer: DropOnThread<StreamConsumer<ConnectionListener>>,
+    /// The error that was logged last, so that a repeated one is logged once.
     last_error: Option<Code>,
 }
 
 impl KafkaReader {
-    /// Returns at once. Needs a Tokio runtime.
+    /// Returns immediately. Needs a Tokio runtime.
     pub(super) fn start(cluster: &Cluster, topic: Arc<str>, from: &[(i32, i64)]) -> Result<Self, BrokerError> {
         let refused = |error: KafkaError| BrokerError::Refused(error.to_string());
-        let context = Ears(Arc::clone(&cluster.connection));
-        let consumer = DropApart::new(cluster.config.reader().create_with_context(context).map_err(refused)?);
+        let context = ConnectionListener(Arc::clone(&cluster.connection));
+        let consumer = DropOnThread::new(cluster.config.reader().create_with_context(context).map_err(refused)?);
         let reader = Self { topic, consumer, last_error: None };
         reader.assign(from).map_err(refused)?;
         Ok(reader)
@@ -48,19 +52,20 @@ impl KafkaReader {
     }
 
     fn drain(
-        stream: &mut MessageStream<'_, Ears>, topic: &str, last_error: &mut Option<Code>, context: &mut TaskContext<'_>,
+        stream: &mut MessageStream<'_, ConnectionListener>, topic: &str, last_error: &mut Option<Code>,
+        context: &mut TaskContext<'_>,
     ) -> Poll<Vec<Event>> {
         let mut batch = Batch::default();
-        while batch.records < MAX_POLL {
+        while batch.records < MAX_POLL_RECORDS && batch.bytes < MAX_POLL_BYTES {
             match stream.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(message))) => batch.push(&message),
                 Poll::Ready(Some(Err(KafkaError::PartitionEOF(partition)))) => batch.ended(partition),
                 Poll::Ready(Some(Err(error))) => {
                     let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                    // The connection has been told of an outage.
+                    // The connection reports an outage.
                     let is_outage = matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve);
                     if !is_outage && last_error.replace(code) != Some(code) {
-                        warn!(event = "reader_error", topic, error = %code, "kafka cannot be read from for now");
+                        warn!(event = "reader_error", topic, error = %code, "cannot read from kafka; will retry");
                     }
                 }
                 Poll::Ready(None) | Poll::Pending => break,
@@ -79,4 +84,4 @@ impl Reader for KafkaReader {
     }
 }
 
-impl ConsumerContext for Ears {}
+impl ConsumerContext for ConnectionListener {}

@@ -1,8 +1,4 @@
-//! One topic and its consumer group: partitions, members, who owns what. Pure, no waiting.
-//!
-//! ```text
-//!  free ──(target)──► owned ──(another target)──► owned, leaving ──(owner polls, or leaves)──► free
-//! ```
+//! One topic: its partitions, and who reads which of them from where. Nothing here waits.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -13,58 +9,64 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::super::{Event, Extent, Incoming, Outgoing, QueueDepth};
+use crate::broker::{Assigned, Committed, Event, Incoming, OffsetRange, Outgoing, QueueDepth, TopicState};
 use crate::core::priority::Priority;
 
+/// Number of partitions of every topic.
 const PARTITIONS: usize = 12;
 
-/// A member of the group; grows with every join.
-pub(super) type MemberId = u64;
+/// Identifies a subscription to the topic. Each new one gets a higher number.
+pub(super) type SubscriptionId = u64;
 
 #[derive(Debug)]
 pub(super) struct Topic {
     partitions: Vec<Partition>,
-    members: BTreeMap<MemberId, Arc<Notify>>,
-    next_member: MemberId,
-    /// Where the next poll starts to look, so that no partition starves behind a busy one.
-    cursor: usize,
+    subscriptions: BTreeMap<SubscriptionId, Subscribed>,
+    next_subscription: SubscriptionId,
     is_compacted: bool,
-    /// Changes with every record.
+    /// Notifies of every new record.
     grown: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
     log: BTreeMap<i64, Incoming>,
-    /// Everything below is committed.
+    /// All offsets below are committed or deleted.
     start: i64,
-    /// The offset of the next record.
+    /// The offset that the next record will get.
     end: i64,
-    /// Where the latest record of each key is, in a compacted topic.
+    committed: Option<Committed>,
+    /// The offset of the latest record of each key. Used only in a compacted topic.
     latest: HashMap<Bytes, i64>,
-    /// Where deletions are that the owner may not have read.
+    /// Offsets of records without a value, which somebody may not have read yet. Used only in a compacted topic.
     deletions: VecDeque<i64>,
-    owner: Option<Ownership>,
-    /// Who is to own it.
-    target: Option<MemberId>,
+}
+
+/// What one subscription reads.
+#[derive(Debug)]
+struct Subscribed {
+    wake: Arc<Notify>,
+    /// Assignments and revocations that were not returned yet.
+    events: Vec<Event>,
+    cursors: BTreeMap<i32, Cursor>,
+    /// The partition after which the next poll takes records first, so that a busy partition cannot starve others.
+    last: i32,
 }
 
 #[derive(Debug)]
-struct Ownership {
-    member: MemberId,
-    told: bool,
-    /// Offset of the next record to hand out.
+struct Cursor {
+    /// Offset of the next record to return.
     position: i64,
-    paused: bool,
-    /// The end that was told last.
-    ended: Option<i64>,
+    is_paused: bool,
+    /// The end of the partition that was reported last.
+    reported_end: Option<i64>,
 }
 
 impl Topic {
     pub(super) fn new(is_compacted: bool) -> Self {
         let partitions = std::iter::repeat_with(Partition::default).take(PARTITIONS).collect();
         let grown = watch::Sender::new(());
-        Self { partitions, members: BTreeMap::new(), next_member: 0, cursor: 0, is_compacted, grown }
+        Self { partitions, subscriptions: BTreeMap::new(), next_subscription: 0, is_compacted, grown }
     }
 
     pub(super) fn append(&mut self, record: Outgoing, now_ms: u64) {
@@ -72,15 +74,18 @@ impl Topic {
         record.key.hash(&mut hasher);
         let hashed = || usize::try_from(hasher.finish() % PARTITIONS as u64).unwrap_or(0);
         let index = record.partition.and_then(|partition| usize::try_from(partition).ok()).unwrap_or_else(hashed);
+        let number = number(index % PARTITIONS);
+        let readers = self.subscriptions.values().filter_map(|subscribed| subscribed.cursors.get(&number));
+        let read_below = readers.map(|cursor| cursor.position).min();
         let partition = &mut self.partitions[index % PARTITIONS];
         if self.is_compacted {
-            partition.compact(&record.key);
+            partition.compact(&record.key, read_below);
             if record.value.is_empty() {
                 partition.deletions.push_back(partition.end);
             }
         }
         let incoming = Incoming {
-            partition: number(index % PARTITIONS),
+            partition: number,
             offset: partition.end,
             timestamp_ms: Some(now_ms),
             key: Some(record.key),
@@ -90,195 +95,152 @@ impl Topic {
         partition.log.insert(partition.end, incoming);
         partition.end += 1;
         self.grown.send_replace(());
-        let owner = partition.owner.as_ref().map(|owner| owner.member);
-        if let Some(wake) = owner.and_then(|owner| self.members.get(&owner)) {
-            wake.notify_one();
-        }
+        let readers = self.subscriptions.values().filter(|subscribed| subscribed.cursors.contains_key(&number));
+        readers.for_each(|subscribed| subscribed.wake.notify_one());
     }
 
-    pub(super) fn join(&mut self, wake: Arc<Notify>) -> MemberId {
-        let member = self.next_member;
-        self.next_member += 1;
-        self.members.insert(member, wake);
-        self.rebalance();
-        member
+    pub(super) fn subscribe(&mut self, wake: Arc<Notify>) -> SubscriptionId {
+        self.next_subscription += 1;
+        let subscribed = Subscribed { wake, events: Vec::new(), cursors: BTreeMap::new(), last: 0 };
+        self.subscriptions.insert(self.next_subscription, subscribed);
+        self.next_subscription
     }
 
-    pub(super) fn leave(&mut self, member: MemberId) {
-        if self.members.remove(&member).is_some() {
-            let owned = self.partitions.iter_mut().filter(|partition| partition.is_owned_by(member));
-            owned.for_each(|partition| partition.owner = None);
-            self.rebalance();
-        }
+    pub(super) fn unsubscribe(&mut self, id: SubscriptionId) {
+        self.subscriptions.remove(&id);
     }
 
-    /// What is new for a member: first what it lost, then what it got, then records.
-    pub(super) fn poll(&mut self, member: MemberId, max: usize) -> Vec<Event> {
-        let mut events = Vec::new();
-        let lost = self.release(member);
-        if !lost.is_empty() {
-            events.push(Event::Revoked(lost));
-            self.hand_over();
+    pub(super) fn assign(&mut self, id: SubscriptionId, partitions: &[i32]) {
+        let Some(subscribed) = self.subscriptions.get_mut(&id) else { return };
+        let mut assigned = Vec::new();
+        for &partition in partitions {
+            if subscribed.cursors.contains_key(&partition) {
+                continue;
+            }
+            let Some(Partition { start, committed, .. }) = self.partitions.get(position(partition)) else { continue };
+            subscribed.cursors.insert(partition, Cursor { position: *start, is_paused: false, reported_end: None });
+            assigned.push(Assigned { partition, committed: committed.clone() });
         }
-        let got = self.tell(member);
-        if !got.is_empty() {
-            events.push(Event::Assigned(got));
-        }
-        let records = self.take(member, max);
-        if !records.is_empty() {
-            events.push(Event::Records(records));
-        }
-        let ended = if self.is_compacted { self.ended(member) } else { Vec::new() };
-        if !ended.is_empty() {
-            events.push(Event::Ended(ended));
-        }
+        subscribed.happened(Event::Assigned(assigned));
+    }
+
+    pub(super) fn revoke(&mut self, id: SubscriptionId, partitions: &[i32]) {
+        let Some(subscribed) = self.subscriptions.get_mut(&id) else { return };
+        let revoked = partitions.iter().copied().filter(|partition| subscribed.cursors.remove(partition).is_some());
+        let revoked = revoked.collect();
+        subscribed.happened(Event::Revoked(revoked));
+    }
+
+    pub(super) fn revoke_all(&mut self, id: SubscriptionId) {
+        let read: Vec<i32> =
+            self.subscriptions.get(&id).map_or_else(Vec::new, |sub| sub.cursors.keys().copied().collect());
+        self.revoke(id, &read);
+    }
+
+    /// The new events of a subscription, in this order: assignments and revocations, records, ends of partitions.
+    pub(super) fn poll(&mut self, id: SubscriptionId, max: usize) -> Vec<Event> {
+        let Some(subscribed) = self.subscriptions.get_mut(&id) else { return Vec::new() };
+        let mut events = std::mem::take(&mut subscribed.events);
+        let records = subscribed.take_records(&self.partitions, max);
+        let ended = if self.is_compacted { subscribed.report_ended(&self.partitions) } else { Vec::new() };
+        events
+            .extend([Event::Records(records), Event::EndReached(ended)].into_iter().filter(|event| !event.is_empty()));
         events
     }
 
-    /// What a reader at this offset reads next, and where it goes on. `None`: it is at the end.
+    /// The records from an offset on, and the offset after the last of them. `None` if there are none.
     pub(super) fn read(&self, partition: i32, from: i64, max: usize) -> Option<(Vec<Incoming>, i64)> {
-        let partition = self.partitions.get(usize::try_from(partition).ok()?)?;
+        let partition = self.partitions.get(position(partition))?;
         let records: Vec<_> = partition.log.range(from..).take(max).map(|(_, record)| record.clone()).collect();
         let next = records.last().map(|record| record.offset + 1)?;
         Some((records, next))
     }
 
-    pub(super) fn extents(&self) -> Vec<Extent> {
-        let extent = |(index, partition): (usize, &Partition)| Extent {
+    pub(super) fn offset_ranges(&self) -> Vec<OffsetRange> {
+        let offsets = |(index, partition): (usize, &Partition)| OffsetRange {
             partition: number(index),
             start: partition.start,
             end: partition.end,
         };
-        self.partitions.iter().enumerate().map(extent).collect()
+        self.partitions.iter().enumerate().map(offsets).collect()
     }
 
-    /// Tells of every record that comes.
+    /// Notifies of every new record.
     pub(super) fn growth(&self) -> watch::Receiver<()> {
         self.grown.subscribe()
     }
 
-    pub(super) fn commit(&mut self, member: MemberId, partition: i32, next: i64) {
-        if let Some((partition, _)) = self.owned(member, partition) {
-            partition.truncate(next);
+    /// Commits for a partition that the subscription reads.
+    pub(super) fn commit(&mut self, id: SubscriptionId, partition: i32, committed: Committed) {
+        let reads = self.subscriptions.get(&id).is_some_and(|subscribed| subscribed.cursors.contains_key(&partition));
+        if let Some(partition) = self.partitions.get_mut(position(partition)).filter(|_| reads) {
+            partition.truncate(committed.next);
+            partition.committed = Some(committed);
         }
     }
 
+    pub(super) fn state(&self) -> TopicState {
+        let has_commits = self.partitions.iter().any(|partition| partition.committed.is_some());
+        TopicState { partitions: self.partitions.len().try_into().unwrap_or(u32::MAX), has_commits }
+    }
+
     pub(super) fn truncate(&mut self, partition: i32, below: i64) {
-        let index = usize::try_from(partition).ok();
-        if let Some(partition) = index.and_then(|index| self.partitions.get_mut(index)) {
+        if let Some(partition) = self.partitions.get_mut(position(partition)) {
             partition.truncate(below);
         }
     }
 
-    pub(super) fn set_paused(&mut self, member: MemberId, partition: i32, paused: bool) {
-        if let Some((partition, wake)) = self.owned(member, partition) {
-            if let Some(owner) = &mut partition.owner {
-                owner.paused = paused;
-            }
-            if let Some(wake) = wake {
-                wake.notify_one();
-            }
+    pub(super) fn set_paused(&mut self, id: SubscriptionId, partition: i32, is_paused: bool) {
+        let Some(subscribed) = self.subscriptions.get_mut(&id) else { return };
+        if let Some(cursor) = subscribed.cursors.get_mut(&partition) {
+            cursor.is_paused = is_paused;
+            subscribed.wake.notify_one();
         }
     }
 
     pub(super) fn depth(&self, queue: String, priority: Priority) -> QueueDepth {
         let records = self.partitions.iter().map(|partition| partition.log.len() as u64).sum();
-        // What is committed is dropped at once, so all that is left is waiting or running.
+        // Committed records are dropped immediately, so all that are left belong to waiting or running tasks.
         QueueDepth { queue, priority, partitions: self.partitions.len(), records, lag: records }
     }
+}
 
-    /// Spreads the partitions evenly, and leaves each where it is if its owner may keep it.
-    fn rebalance(&mut self) {
-        let count = self.members.len();
-        let share = |index: usize| PARTITIONS / count + usize::from(index < PARTITIONS % count);
-        let mut room: BTreeMap<_, _> =
-            self.members.keys().enumerate().map(|(index, &member)| (member, share(index))).collect();
-        let mut take = |member: MemberId| {
-            let left = room.get_mut(&member).filter(|left| **left > 0)?;
-            *left -= 1;
-            Some(member)
-        };
-        for partition in &mut self.partitions {
-            partition.target = partition.owner.as_ref().and_then(|owner| take(owner.member));
-        }
-        let mut homeless = self.partitions.iter_mut().filter(|partition| partition.target.is_none());
-        for (&member, &left) in &room {
-            homeless.by_ref().take(left).for_each(|partition| partition.target = Some(member));
-        }
-        self.hand_over();
-        self.members.values().for_each(|wake| wake.notify_one());
-    }
-
-    /// Gives to their new owners the partitions that nobody knows as his.
-    fn hand_over(&mut self) {
-        for partition in &mut self.partitions {
-            let known = partition.owner.as_ref().is_some_and(|owner| owner.told);
-            if let Some(member) = partition.target.filter(|_| !known) {
-                partition.owner =
-                    Some(Ownership { member, told: false, position: partition.start, paused: false, ended: None });
-                if let Some(wake) = self.members.get(&member) {
-                    wake.notify_one();
-                }
-            }
+impl Subscribed {
+    fn happened(&mut self, event: Event) {
+        if !event.is_empty() {
+            self.events.push(event);
+            self.wake.notify_one();
         }
     }
 
-    /// Takes from a member what is to go elsewhere.
-    fn release(&mut self, member: MemberId) -> Vec<i32> {
-        let lost = |(index, partition): (usize, &mut Partition)| {
-            let leaves = partition.target != Some(member) && partition.is_owned_by(member);
-            leaves.then(|| {
-                partition.owner = None;
-                number(index)
-            })
-        };
-        self.partitions.iter_mut().enumerate().filter_map(lost).collect()
-    }
-
-    fn tell(&mut self, member: MemberId) -> Vec<i32> {
-        let news = |(index, partition): (usize, &mut Partition)| {
-            let owner = partition.owner.as_mut().filter(|owner| owner.member == member && !owner.told)?;
-            owner.told = true;
-            Some(number(index))
-        };
-        self.partitions.iter_mut().enumerate().filter_map(news).collect()
-    }
-
-    fn take(&mut self, member: MemberId, max: usize) -> Vec<Incoming> {
-        let mut records = Vec::new();
-        let start = self.cursor;
-        for index in (0..PARTITIONS).map(|step| (start + step) % PARTITIONS) {
-            let Partition { log, owner, .. } = &mut self.partitions[index];
-            let Some(owner) = owner.as_mut().filter(|owner| owner.member == member && !owner.paused) else {
-                continue;
-            };
+    fn take_records(&mut self, partitions: &[Partition], max: usize) -> Vec<Incoming> {
+        let (mut records, last) = (Vec::new(), self.last);
+        let mut open: Vec<_> = self.cursors.iter_mut().filter(|(_, cursor)| !cursor.is_paused).collect();
+        open.sort_by_key(|(partition, _)| (**partition <= last, **partition));
+        for (&partition, cursor) in open {
             let before = records.len();
-            records.extend(log.range(owner.position..).take(max - before).map(|(_, record)| record.clone()));
-            if let Some(last) = records[before..].last() {
-                owner.position = last.offset + 1;
-                self.cursor = index + 1;
+            let log = &partitions[position(partition)].log;
+            records.extend(log.range(cursor.position..).take(max - before).map(|(_, record)| record.clone()));
+            if let Some(taken) = records[before..].last() {
+                cursor.position = taken.offset + 1;
+                self.last = partition;
             }
         }
         records
     }
 
-    /// Partitions of which a member has read all there is, and has not been told so.
-    fn ended(&mut self, member: MemberId) -> Vec<i32> {
-        let ended = |(index, partition): (usize, &mut Partition)| {
-            let (at, last) = (partition.end, partition.log.last_key_value().map_or(-1, |(&offset, _)| offset));
-            let owner = partition.owner.as_mut().filter(|owner| owner.member == member && owner.told)?;
-            let is_news = owner.position > last && owner.ended != Some(at);
-            is_news.then(|| {
-                owner.ended = Some(at);
-                number(index)
+    /// The partitions that were read to their end, and whose end was not reported yet.
+    fn report_ended(&mut self, partitions: &[Partition]) -> Vec<i32> {
+        let report = |(&number, cursor): (&i32, &mut Cursor)| {
+            let partition = &partitions[position(number)];
+            let last = partition.log.last_key_value().map_or(-1, |(&offset, _)| offset);
+            let is_new = cursor.position > last && cursor.reported_end != Some(partition.end);
+            is_new.then(|| {
+                cursor.reported_end = Some(partition.end);
+                number
             })
         };
-        self.partitions.iter_mut().enumerate().filter_map(ended).collect()
-    }
-
-    fn owned(&mut self, member: MemberId, partition: i32) -> Option<(&mut Partition, Option<&Arc<Notify>>)> {
-        let partition = self.partitions.get_mut(usize::try_from(partition).ok()?)?;
-        partition.is_owned_by(member).then_some((partition, self.members.get(&member)))
+        self.cursors.iter_mut().filter_map(report).collect()
     }
 }
 
@@ -290,28 +252,30 @@ impl Partition {
         self.start = self.start.max(below.min(self.end));
     }
 
-    /// Makes room for a record of this key: what it had goes, and deletions that the owner has read.
-    fn compact(&mut self, key: &Bytes) {
+    /// Compacts before a record of this key is appended: removes the earlier record of the key, and the deletions that
+    /// every reader has read.
+    fn compact(&mut self, key: &Bytes, read_below: Option<i64>) {
         if let Some(earlier) = self.latest.insert(key.clone(), self.end) {
             self.log.remove(&earlier);
         }
-        let Some(position) = self.owner.as_ref().map(|owner| owner.position) else { return };
-        while self.deletions.front().is_some_and(|&offset| offset < position)
+        while self.deletions.front().zip(read_below).is_some_and(|(&offset, below)| offset < below)
             && let Some(offset) = self.deletions.pop_front()
         {
-            // A later record of the key may have taken it away already.
+            // A later record of the key may have removed it already.
             let Some(deletion) = self.log.remove(&offset) else { continue };
             if let Some(key) = deletion.key.filter(|key| self.latest.get(key) == Some(&offset)) {
                 self.latest.remove(&key);
             }
         }
     }
-
-    fn is_owned_by(&self, member: MemberId) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.member == member)
-    }
 }
 
+/// The index of a partition; beyond all of them for one that cannot exist.
+fn position(partition: i32) -> usize {
+    usize::try_from(partition).unwrap_or(usize::MAX)
+}
+
+/// The number of the partition at an index.
 fn number(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
 }

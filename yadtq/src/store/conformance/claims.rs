@@ -2,17 +2,23 @@
 
 use super::*;
 
-/// Each row of the table: what is there, who asks, what it is told. Sent again, it is told the same.
+/// Each row of the table: the record, who asks, and the answer. Sent again, the call gets the same answer.
 pub(super) async fn claim_table(store: &dyn Subject) {
     let live = running(store, 30_000).await;
     let over = running(store, -1).await;
     let ended = |status| TaskState { status, worker: None, nonce: 0, lease_until: 0, ..live.clone() };
     let waiting = |status| TaskState { status, ..ended(Status::Queued) };
-    let next = HandOn::Next { attempt: 2, due: 0 };
+    let next = FollowUp::Next { attempt: 2, due: 0 };
     let error = Some(Arc::from(r#"{"kind":"error"}"#));
-    let dead = TaskState { hand_on: Some(HandOn::Dead), error, deliveries: 1, ..ended(Status::Failure) };
+    let dead = TaskState { follow_up: Some(FollowUp::Dead), error, deliveries: 1, ..ended(Status::Failure) };
     let no_error = TaskState { error: None, ..dead.clone() };
-    let told_dead = |error: &str, deliveries| Claim::Dead { error: error.into(), deliveries };
+    let publishing = |lease_left_ms: i64| TaskState {
+        worker: Some("w1".into()),
+        nonce: 1,
+        lease_until: live.lease_until.saturating_add_signed(lease_left_ms - 30_000),
+        ..dead.clone()
+    };
+    let answers_dead = |error: &str, deliveries| Claim::Dead { error: error.into(), deliveries };
     let crashed = r#"{"kind":"deliveries","message":"6 workers died while they ran it","attempt":1}"#;
     let timid = Claimer { take_over: false, ..worker("w2") };
     let full = Claimer { quarantine: 0, ..worker("w2") };
@@ -21,7 +27,7 @@ pub(super) async fn claim_table(store: &dyn Subject) {
     let grant = |deliveries| grant_as(deliveries, 1);
     let held = |mine| Claim::Held { ms_left: 0, mine };
     let again = |attempt| Claim::Granted { token: 7, deliveries: 0, attempt };
-    let staying = TaskState { hand_on: Some(HandOn::Stay), eta: Some(1), ..waiting(Status::Retrying) };
+    let staying = TaskState { follow_up: Some(FollowUp::Stay), eta: Some(1), ..waiting(Status::Retrying) };
     let soon = Some(store.now_us().await.unwrap() / 1_000 + LEASE_MS);
 
     let rows = [
@@ -37,15 +43,15 @@ pub(super) async fn claim_table(store: &dyn Subject) {
             grant(3),
         ),
         (
-            "handed on to the next seq",
-            Some(TaskState { seq: 2, hand_on: Some(next), ..waiting(Status::Retrying) }),
+            "rescheduled under the next seq",
+            Some(TaskState { seq: 2, follow_up: Some(next), ..waiting(Status::Retrying) }),
             &w2,
             ask(1, 2),
             Claim::Moved { attempt: 2, due: 0, error: None },
         ),
         (
-            "handed on, further",
-            Some(TaskState { seq: 3, hand_on: Some(next), ..waiting(Status::Retrying) }),
+            "rescheduled, further",
+            Some(TaskState { seq: 3, follow_up: Some(next), ..waiting(Status::Retrying) }),
             &w2,
             ask(1, 2),
             Claim::Done,
@@ -55,18 +61,31 @@ pub(super) async fn claim_table(store: &dyn Subject) {
         ("success, later seq asks", Some(ended(Status::Success)), &w2, ask(2, 2), Claim::Done),
         ("failure", Some(ended(Status::Failure)), &w2, ask(1, 2), Claim::Done),
         ("revoked", Some(ended(Status::Revoked)), &w2, ask(1, 2), Claim::Revoked),
-        ("dead", Some(dead), &w2, ask(1, 2), told_dead(r#"{"kind":"error"}"#, 1)),
-        ("dead, no error kept", Some(no_error), &w2, ask(1, 2), told_dead("null", 1)),
+        ("dead", Some(dead.clone()), &w2, ask(1, 2), answers_dead(r#"{"kind":"error"}"#, 1)),
+        ("dead, published here", Some(publishing(30_000)), &w1, ask(1, 1), answers_dead(r#"{"kind":"error"}"#, 1)),
+        ("dead, published here, another claim", Some(publishing(30_000)), &w1, ask(1, 2), held(true)),
+        ("dead, published elsewhere", Some(publishing(30_000)), &w2, ask(1, 1), held(false)),
+        ("dead, lease over", Some(publishing(-1)), &w2, ask(1, 2), answers_dead(r#"{"kind":"error"}"#, 1)),
+        ("dead, lease over, here", Some(publishing(-1)), &w1, ask(1, 1), answers_dead(r#"{"kind":"error"}"#, 1)),
+        ("dead, lease over, connected just now", Some(publishing(-1)), &timid, ask(1, 2), held(false)),
+        ("dead, connected just now", Some(dead.clone()), &timid, ask(1, 2), answers_dead(r#"{"kind":"error"}"#, 1)),
+        ("dead, no error kept", Some(no_error), &w2, ask(1, 2), answers_dead("null", 1)),
         (
-            "handed on in place, not due",
+            "rescheduled in place, not due",
             Some(TaskState { attempt: 2, eta: soon, ..staying.clone() }),
             &w2,
             ask(1, 2),
             held(false),
         ),
-        ("handed on in place, due", Some(TaskState { attempt: 2, ..staying.clone() }), &w2, ask(1, 2), grant_as(0, 2)),
         (
-            "handed on in place, later seq asks",
+            "rescheduled in place, due",
+            Some(TaskState { attempt: 2, ..staying.clone() }),
+            &w2,
+            ask(1, 2),
+            grant_as(0, 2),
+        ),
+        (
+            "rescheduled in place, later seq asks",
             Some(TaskState { attempt: 2, eta: soon, ..staying }),
             &w2,
             ask(2, 2),
@@ -80,7 +99,7 @@ pub(super) async fn claim_table(store: &dyn Subject) {
             grant(0),
         ),
         (
-            "released in its third attempt",
+            "given back in its third attempt",
             Some(TaskState { attempt: 3, ..waiting(Status::Queued) }),
             &w2,
             ask(1, 2),
@@ -104,14 +123,14 @@ pub(super) async fn claim_table(store: &dyn Subject) {
         ("lease over, revoked", Some(TaskState { revoke: true, ..over.clone() }), &w2, ask(1, 2), Claim::Revoked),
         ("lease over, second crash", Some(TaskState { deliveries: 1, ..over.clone() }), &w2, ask(1, 2), grant(2)),
         ("lease over, no slot", Some(TaskState { deliveries: 1, ..over.clone() }), &full, ask(1, 2), held(false)),
-        ("lease over, too often", Some(TaskState { deliveries: 5, ..over }), &w2, ask(1, 2), told_dead(crashed, 6)),
+        ("lease over, too often", Some(TaskState { deliveries: 5, ..over }), &w2, ask(1, 2), answers_dead(crashed, 6)),
     ];
     for (row, planted, by, ask, expected) in rows {
         let id = TaskId::new();
         store.plant(&id, planted.clone()).await;
         for call in ["first", "second"] {
-            let told = claim(store, by, &id, &ask).await;
-            assert!(same_claim(&told, &expected), "{row}, {call} call: {told:?}");
+            let answer = claim(store, by, &id, &ask).await;
+            assert!(same_claim(&answer, &expected), "{row}, {call} call: {answer:?}");
         }
         let (before, after) = (planted.map_or(0, |state| state.token), read(store, &id).await.unwrap());
         let ends_here = matches!(row, "lease over, revoked" | "lease over, too often");
@@ -122,15 +141,15 @@ pub(super) async fn claim_table(store: &dyn Subject) {
     }
 }
 
-/// Whether a claim was told what the row says; 0 stands for any token or time.
-pub(super) fn same_claim(told: &Claim, row: &Claim) -> bool {
-    match (told, row) {
+/// Whether the answer to a claim is what the row says; 0 stands for any token or time.
+pub(super) fn same_claim(answer: &Claim, row: &Claim) -> bool {
+    match (answer, row) {
         (
             Claim::Granted { token, deliveries: a, attempt: x },
             Claim::Granted { token: 0, deliveries: b, attempt: y },
         ) => *token > 7 && a == b && x == y,
         (Claim::Held { ms_left, mine: a }, Claim::Held { mine: b, .. }) => (1..=LEASE_MS).contains(ms_left) && a == b,
-        (told, row) => told == row,
+        (answer, row) => answer == row,
     }
 }
 
@@ -149,9 +168,9 @@ pub(super) async fn claim_twice(store: &dyn Subject) {
 
 pub(super) async fn claim_keeps_the_order_of_a_batch(store: &dyn Subject) {
     let id = TaskId::new();
-    let told = store.claim(&worker("w1"), &[(id.clone(), ask(1, 1)), (id.clone(), ask(1, 2))]).await.unwrap();
-    assert!(matches!(told[0], Ok(Claim::Granted { .. })), "{told:?}");
-    assert!(matches!(told[1], Ok(Claim::Held { mine: true, .. })), "{told:?}");
+    let answers = store.claim(&worker("w1"), &[(id.clone(), ask(1, 1)), (id.clone(), ask(1, 2))]).await.unwrap();
+    assert!(matches!(answers[0], Ok(Claim::Granted { .. })), "{answers:?}");
+    assert!(matches!(answers[1], Ok(Claim::Held { mine: true, .. })), "{answers:?}");
 }
 
 pub(super) async fn quarantine_counts_over_a_batch(store: &dyn Subject) {
@@ -165,8 +184,8 @@ pub(super) async fn quarantine_counts_over_a_batch(store: &dyn Subject) {
         }
         let by = Claimer { quarantine: slots, ..worker("w2") };
         let asks = ids.iter().map(|id| (id.clone(), ask(1, 2))).collect::<Vec<_>>();
-        let told = store.claim(&by, &asks).await.unwrap();
-        let is_granted = |at: &usize| matches!(told[*at], Ok(Claim::Granted { .. }));
+        let answers = store.claim(&by, &asks).await.unwrap();
+        let is_granted = |at: &usize| matches!(answers[*at], Ok(Claim::Granted { .. }));
         let slots = usize::try_from(slots).unwrap();
         assert_eq!((0..batch).filter(is_granted).count(), batch - 4 + slots);
         assert_eq!(suspects.iter().filter(|at| is_granted(at)).count(), slots);
@@ -178,10 +197,10 @@ pub(super) async fn tokens_grow(store: &dyn Subject) {
     let first = granted(store, &id, &ask(1, 1)).await;
     let now_us = store.now_us().await.unwrap();
     assert!(first.abs_diff(now_us) < 60_000_000, "{first} is not near {now_us}");
-    store.release(&[lease(&id, &ask(1, 1), first, true)]).await.unwrap();
+    give_back(store, lease(&id, &ask(1, 1), first, true)).await;
     assert!(granted(store, &id, &ask(1, 2)).await > first);
 
-    // The largest token that any clock has told so far wins over this store's own clock.
+    // The largest token that any clock has shown so far wins over this store's own clock.
     let ahead = 4_000_000_000_000_007;
     store.plant(&id, Some(TaskState { token: ahead, ..running(store, -1).await })).await;
     assert_eq!(granted(store, &id, &ask(1, 3)).await, ahead + 1);

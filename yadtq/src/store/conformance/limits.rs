@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Subject;
 use crate::{
-    core::limits::{self, Admission, LOOK_MS, Pace, Places, Rate, SLACK_US, Turn},
-    store::{Entry, Occupation, Place},
+    core::limits::{self, Admission, Arrival, PERMIT_RETRY_SPACING_MS, Permits, RATE_SLACK_US, Rate, RateState},
+    store::{PermitKey, PermitRequest, RateRequest},
 };
 
 const LEASE_MS: u64 = 60_000;
@@ -18,109 +18,113 @@ fn dice() -> impl FnMut(u64) -> u64 {
     }
 }
 
-async fn admitted(store: &dyn Subject, entries: &[Entry]) -> Vec<Admission> {
-    store.admit(entries).await.unwrap().into_iter().map(Result::unwrap).collect()
+async fn admit(store: &dyn Subject, requests: &[RateRequest]) -> Vec<Admission> {
+    store.admit(requests).await.unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-async fn occupied(store: &dyn Subject, run: Occupation) -> Option<u64> {
-    store.occupy(LEASE_MS, &[run]).await.unwrap().remove(0).unwrap()
+async fn acquire(store: &dyn Subject, request: PermitRequest) -> Option<u64> {
+    store.acquire_permit(LEASE_MS, &[request]).await.unwrap().remove(0).unwrap()
 }
 
-fn place(limit: &str, run: u64) -> Place {
-    Place { limit: limit.into(), run: format!("{run}/1").into() }
+fn permit(limit: &str, run: u64) -> PermitKey {
+    PermitKey { limit: limit.into(), run: format!("{run}/1").into() }
 }
 
 /// Hour long intervals, so that the time between the two clocks decides nothing: waits agree to within a few seconds.
 pub(super) async fn admissions_are_as_the_pure_function_says(store: &dyn Subject) {
     let start = store.now_us().await.unwrap();
-    let (mut model, mut dice) = (BTreeMap::<Arc<str>, Pace>::new(), dice());
+    let (mut model, mut dice) = (BTreeMap::<Arc<str>, RateState>::new(), dice());
     let mut counts = [0; 2];
     for _ in 0..60 {
-        let entry = |dice: &mut dyn FnMut(u64) -> u64| Entry {
+        let request = |dice: &mut dyn FnMut(u64) -> u64| RateRequest {
             limit: if dice(2) > 0 { "task:a".into() } else { "task:a:\"}{\"".into() },
             rate: Rate::per_hour(1 + dice(3)).burst(1 + u32::try_from(dice(4)).unwrap()),
-            turn: [Turn::New, Turn::New, Turn::Holds, Turn::Waits][usize::try_from(dice(4)).unwrap()],
+            arrival: [Arrival::New, Arrival::New, Arrival::Reserved, Arrival::Waiting]
+                [usize::try_from(dice(4)).unwrap()],
         };
-        let entries: Vec<Entry> = (0..1 + dice(8)).map(|_| entry(&mut dice)).collect();
-        let told = admitted(store, &entries).await;
-        for (Entry { limit, rate, turn }, told) in entries.iter().zip(told) {
-            let expected = limits::admit(model.entry(Arc::clone(limit)).or_default(), rate, *turn, start);
-            match (told, expected) {
+        let requests: Vec<RateRequest> = (0..1 + dice(8)).map(|_| request(&mut dice)).collect();
+        let answers = admit(store, &requests).await;
+        for (RateRequest { limit, rate, arrival }, answer) in requests.iter().zip(answers) {
+            let expected = limits::admit(model.entry(Arc::clone(limit)).or_default(), rate, *arrival, start);
+            match (answer, expected) {
                 (Admission::Now, Admission::Now) => counts[0] += 1,
-                (Admission::In(told), Admission::In(expected)) => {
-                    assert!(told.abs_diff(expected) < 50_000_000, "{told} {expected} {rate:?} {turn:?}");
+                (Admission::In(answer), Admission::In(expected)) => {
+                    assert!(answer.abs_diff(expected) < 50_000_000, "{answer} {expected} {rate:?} {arrival:?}");
                     counts[1] += 1;
                 }
-                other => panic!("{other:?} {rate:?} {turn:?}"),
+                other => panic!("{other:?} {rate:?} {arrival:?}"),
             }
         }
     }
     assert!(counts.iter().all(|&count| count > 5), "{counts:?}");
 }
 
-pub(super) async fn limits_are_told_apart(store: &dyn Subject) {
-    let entry = |limit: &str| Entry { limit: limit.into(), rate: Rate::per_hour(1), turn: Turn::New };
+pub(super) async fn limits_are_kept_apart(store: &dyn Subject) {
+    let request = |limit: &str| RateRequest { limit: limit.into(), rate: Rate::per_hour(1), arrival: Arrival::New };
     let names = ["task:a", "task:a:1", "task:a:\"1\"", "queue:a", "task:ä:{}"];
-    let all: Vec<_> = names.iter().chain(&names).map(|name| entry(name)).collect();
-    let told = admitted(store, &all).await;
-    assert!(told[..5].iter().all(|told| *told == Admission::Now), "{told:?}");
-    let hour = |told: &Admission| matches!(told, Admission::In(us) if us.abs_diff(3_600_000_000) < 20_000_000);
-    assert!(told[5..].iter().all(hour), "{told:?}");
-    let quick = Entry { limit: "quick".into(), rate: Rate::per_second(10_000), turn: Turn::New };
-    let told = admitted(store, &vec![quick.clone(); 600]).await;
-    let waits: Vec<u64> = told
+    let all: Vec<_> = names.iter().chain(&names).map(|name| request(name)).collect();
+    let answers = admit(store, &all).await;
+    assert!(answers[..5].iter().all(|answer| *answer == Admission::Now), "{answers:?}");
+    let hour = |answer: &Admission| matches!(answer, Admission::In(us) if us.abs_diff(3_600_000_000) < 20_000_000);
+    assert!(answers[5..].iter().all(hour), "{answers:?}");
+    let quick = RateRequest { limit: "quick".into(), rate: Rate::per_second(10_000), arrival: Arrival::New };
+    let answers = admit(store, &vec![quick.clone(); 600]).await;
+    let waits: Vec<u64> = answers
         .iter()
-        .filter_map(|told| match told {
+        .filter_map(|answer| match answer {
             Admission::In(us) => Some(*us),
             Admission::Now => None,
         })
         .collect();
     assert!(waits.iter().all(|&us| us <= 60_000), "{waits:?}");
-    let back = Entry { turn: Turn::Holds, ..quick };
-    let told = admitted(store, &vec![back; 600]).await;
-    assert!(told.iter().all(|told| *told == Admission::Now), "600 of them come together, {SLACK_US} us allow for it");
+    let back = RateRequest { arrival: Arrival::Reserved, ..quick };
+    let answers = admit(store, &vec![back; 600]).await;
+    assert!(
+        answers.iter().all(|answer| *answer == Admission::Now),
+        "600 of them come together, {RATE_SLACK_US} us allow for it"
+    );
 }
 
-pub(super) async fn places_are_as_the_pure_function_says(store: &dyn Subject) {
+pub(super) async fn permits_are_as_the_pure_function_says(store: &dyn Subject) {
     let start = store.now_us().await.unwrap() / 1_000;
-    let (mut model, mut dice) = (BTreeMap::<Arc<str>, Places>::new(), dice());
+    let (mut model, mut dice) = (BTreeMap::<Arc<str>, Permits>::new(), dice());
     for step in 0..200 {
-        let place = place(if dice(2) > 0 { "a" } else { "b" }, dice(6));
+        let key = permit(if dice(2) > 0 { "a" } else { "b" }, dice(6));
         if dice(3) == 0 {
-            store.vacate(std::slice::from_ref(&place)).await.unwrap();
-            model.entry(place.limit).or_default().runs.remove(&place.run);
+            store.release_permit(std::slice::from_ref(&key)).await.unwrap();
+            model.entry(key.limit).or_default().runs.remove(&key.run);
             continue;
         }
-        let run = Occupation { most: 2, holds: dice(8) == 0, place };
+        let request = PermitRequest { max_running: 2, holds: dice(8) == 0, key };
         let now = store.now_us().await.unwrap() / 1_000;
-        let Occupation { place, most, holds } = &run;
-        let places = model.entry(Arc::clone(&place.limit)).or_default();
-        let expected = limits::occupy(places, &place.run, *most, *holds, LEASE_MS, start);
-        let told = occupied(store, run.clone()).await;
-        assert_eq!(told.is_some(), expected.is_some(), "{run:?} at step {step}");
-        if let (Some(told), Some(expected)) = (told, expected) {
+        let PermitRequest { key, max_running, holds } = &request;
+        let permits = model.entry(Arc::clone(&key.limit)).or_default();
+        let expected = limits::acquire_permit(permits, &key.run, *max_running, *holds, LEASE_MS, start);
+        let answer = acquire(store, request.clone()).await;
+        assert_eq!(answer.is_some(), expected.is_some(), "{request:?} at step {step}");
+        if let (Some(answer), Some(expected)) = (answer, expected) {
             // In the model no time passes.
             assert!(
-                (LOOK_MS..=expected).contains(&told) || told + (now - start) + 5_000 >= expected,
-                "{told} {expected}"
+                (PERMIT_RETRY_SPACING_MS..=expected).contains(&answer) || answer + (now - start) + 5_000 >= expected,
+                "{answer} {expected}"
             );
         }
     }
     assert!(store.now_us().await.unwrap() / 1_000 - start < LEASE_MS, "no lease was over");
 }
 
-pub(super) async fn what_is_vacated_is_free(store: &dyn Subject) {
-    let run = |n| Occupation { place: place("task:x", n), most: 1, holds: false };
-    assert_eq!(occupied(store, run(1)).await, None);
-    assert_eq!(occupied(store, run(1)).await, None, "sent twice");
-    assert!(occupied(store, run(2)).await.is_some_and(|ms| (1..=LOOK_MS).contains(&ms)));
-    store.vacate(&[run(2).place, run(1).place, run(1).place]).await.unwrap();
-    assert_eq!(occupied(store, run(2)).await, None);
-    let short = store.occupy(50, &[Occupation { holds: true, ..run(2) }]).await.unwrap().remove(0).unwrap();
+pub(super) async fn what_is_returned_is_free(store: &dyn Subject) {
+    let run = |n| PermitRequest { key: permit("task:x", n), max_running: 1, holds: false };
+    assert_eq!(acquire(store, run(1)).await, None);
+    assert_eq!(acquire(store, run(1)).await, None, "sent twice");
+    assert!(acquire(store, run(2)).await.is_some_and(|ms| (1..=PERMIT_RETRY_SPACING_MS).contains(&ms)));
+    store.release_permit(&[run(2).key, run(1).key, run(1).key]).await.unwrap();
+    assert_eq!(acquire(store, run(2)).await, None);
+    let short = store.acquire_permit(50, &[PermitRequest { holds: true, ..run(2) }]).await.unwrap().remove(0).unwrap();
     assert_eq!(short, None);
-    // A worker that died: its place lapses with the lease.
+    // A worker that died: its permit lapses with the lease.
     let lapsed = async {
-        while occupied(store, run(3)).await.is_some() {
+        while acquire(store, run(3)).await.is_some() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

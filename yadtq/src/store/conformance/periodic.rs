@@ -26,9 +26,15 @@ async fn known(store: &dyn Subject, by: &Declaration) -> Known {
 pub(super) async fn the_latest_acknowledged_tick_only_grows(store: &dyn Subject) {
     let now = store.now_us().await.unwrap() / 1_000;
     let by = |last| Declaration { last, ..declaration("nightly", now) };
-    for (told, last) in [(None, None), (Some(7), Some(7)), (Some(6), Some(7)), (None, Some(7)), (Some(10), Some(10))] {
+    for (known_to_worker, last) in
+        [(None, None), (Some(7), Some(7)), (Some(6), Some(7)), (None, Some(7)), (Some(10), Some(10))]
+    {
         for _ in 0..2 {
-            assert_eq!(known(store, &by(told)).await, Known { last, since: now }, "sent again, it is told the same");
+            assert_eq!(
+                known(store, &by(known_to_worker)).await,
+                Known { last, since: now },
+                "sent again, the answer is the same"
+            );
         }
     }
 }

@@ -38,8 +38,9 @@ pub(super) async fn a_key_is_whose_it_was_first(store: &dyn Subject) {
     }
     // In one batch, and with an id that is made of what the store writes around it.
     let other = fresh_key();
-    let told = store.reserve(&[reservation(other.clone(), &second), reservation(other.clone(), &first)]).await.unwrap();
-    assert_eq!(told.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Reserved::New, taken(&second, false)]);
+    let answers =
+        store.reserve(&[reservation(other.clone(), &second), reservation(other.clone(), &first)]).await.unwrap();
+    assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Reserved::New, taken(&second, false)]);
     assert!(confirm(store, &other, &second).await);
     assert_eq!(reserve(store, &other, &first).await, taken(&second, true));
     assert!(store.reserve(&[]).await.unwrap().is_empty() && store.confirm(&[]).await.unwrap().is_empty());
@@ -62,18 +63,18 @@ pub(super) async fn every_history_of_a_key(store: &dyn Subject) {
             }
         }
         let asked = reserving.iter().map(|(asked, ..)| asked.clone()).collect::<Vec<_>>();
-        for (told, (_, expected, history)) in store.reserve(&asked).await.unwrap().into_iter().zip(reserving) {
-            assert_eq!(told.unwrap(), expected, "history {history:b}, step {step}");
+        for (answer, (_, expected, history)) in store.reserve(&asked).await.unwrap().into_iter().zip(reserving) {
+            assert_eq!(answer.unwrap(), expected, "history {history:b}, step {step}");
         }
         let asked = confirming.iter().map(|(asked, ..)| asked.clone()).collect::<Vec<_>>();
-        for (told, (_, expected, history)) in store.confirm(&asked).await.unwrap().into_iter().zip(confirming) {
-            assert_eq!(told.unwrap(), expected, "history {history:b}, step {step}");
+        for (answer, (_, expected, history)) in store.confirm(&asked).await.unwrap().into_iter().zip(confirming) {
+            assert_eq!(answer.unwrap(), expected, "history {history:b}, step {step}");
         }
     }
 }
 
 /// By the task and by the bytes, whatever separates them in the store.
-pub(super) async fn keys_are_told_apart(store: &dyn Subject) {
+pub(super) async fn keys_are_kept_apart(store: &dyn Subject) {
     let keys =
         [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c"), ("a", "b"), ("a", "B"), ("a", "{b}"), ("a}", "b"), ("a", "b\0 ä")];
     for (task, name) in keys {

@@ -2,47 +2,66 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use async_trait::async_trait;
+
+use super::MemoryStore;
 use crate::{
-    core::limits::{self, Admission, Pace, Places},
-    store::{Entry, Occupation, Place},
+    core::limits::{self, Admission, Permits, RateState},
+    store::{Answers, Limits, PermitKey, PermitRequest, RateRequest, StoreError},
 };
 
-/// How far each limit is used; what is used up no longer is forgotten.
+#[async_trait]
+impl Limits for MemoryStore {
+    async fn admit(&self, requests: &[RateRequest]) -> Answers<Admission> {
+        let (mut inner, now_us) = self.lock();
+        let admit = |RateRequest { limit, rate, arrival }: &RateRequest| {
+            inner.limits.sweep(now_us);
+            Ok(limits::admit(inner.limits.rates.entry(Arc::clone(limit)).or_default(), rate, *arrival, now_us))
+        };
+        Ok(requests.iter().map(admit).collect())
+    }
+
+    async fn acquire_permit(&self, lease_ms: u64, requests: &[PermitRequest]) -> Answers<Option<u64>> {
+        let (mut inner, now_us) = self.lock();
+        let acquire_permit = |PermitRequest { key, max_running, holds }: &PermitRequest| {
+            inner.limits.sweep(now_us);
+            let permits = inner.limits.permits.entry(Arc::clone(&key.limit)).or_default();
+            Ok(limits::acquire_permit(permits, &key.run, *max_running, *holds, lease_ms, now_us / 1_000))
+        };
+        Ok(requests.iter().map(acquire_permit).collect())
+    }
+
+    async fn release_permit(&self, permits: &[PermitKey]) -> Result<(), StoreError> {
+        let (mut inner, _) = self.lock();
+        for PermitKey { limit, run } in permits {
+            if let Some(permits) = inner.limits.permits.get_mut(limit) {
+                permits.runs.remove(run);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far each limit is used. What has no effect any more is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Limits {
-    paces: HashMap<Arc<str>, Pace>,
-    places: HashMap<Arc<str>, Places>,
-    /// How many there may be before they are looked through.
+pub(super) struct Usage {
+    rates: HashMap<Arc<str>, RateState>,
+    permits: HashMap<Arc<str>, Permits>,
+    /// Number of limits above which they are looked through.
     sweep_at: usize,
 }
 
-impl Limits {
-    pub(super) fn admit(&mut self, Entry { limit, rate, turn }: &Entry, now_us: u64) -> Admission {
-        self.sweep(now_us);
-        limits::admit(self.paces.entry(Arc::clone(limit)).or_default(), rate, *turn, now_us)
-    }
-
-    pub(super) fn occupy(&mut self, run: &Occupation, lease_ms: u64, now_ms: u64) -> Option<u64> {
-        self.sweep(now_ms * 1_000);
-        let places = self.places.entry(Arc::clone(&run.place.limit)).or_default();
-        limits::occupy(places, &run.place.run, run.most, run.holds, lease_ms, now_ms)
-    }
-
-    pub(super) fn vacate(&mut self, place: &Place) {
-        if let Some(places) = self.places.get_mut(&place.limit) {
-            places.runs.remove(&place.run);
-        }
-    }
-
-    /// There is one of each argument, so there may be many.
+impl Usage {
+    /// A limit may be one per argument, so there may be many.
     fn sweep(&mut self, now_us: u64) {
-        const FEW: usize = 1_024;
-        if self.paces.len() + self.places.len() > self.sweep_at.max(FEW) {
-            self.paces.retain(|_, pace| pace.reserved_us.max(pace.started_us) > now_us);
+        const MIN_SWEEP: usize = 1_024;
+        if self.rates.len() + self.permits.len() > self.sweep_at.max(MIN_SWEEP) {
+            self.rates.retain(|_, rate| rate.reserved_us.max(rate.started_us) > now_us);
             let is_used = |until_ms: u64| until_ms > now_us / 1_000;
-            self.places
-                .retain(|_, places| is_used(places.line_ms) || places.runs.values().any(|&until| is_used(until)));
-            self.sweep_at = 2 * (self.paces.len() + self.places.len());
+            self.permits.retain(|_, permits| {
+                is_used(permits.next_retry_ms) || permits.runs.values().any(|&until| is_used(until))
+            });
+            self.sweep_at = 2 * (self.rates.len() + self.permits.len());
         }
     }
 }

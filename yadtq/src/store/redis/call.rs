@@ -1,4 +1,7 @@
 //! How a script is sent: by its hash, with its text where the server does not know it (yet, or any more).
+//!
+//! A call carries up to [`TASKS_PER_CALL`] tasks and [`BYTES_PER_CALL`] bytes; in a cluster one task, because a script needs its
+//! keys in one slot. The calls of one batch are pipelined, and each has an answer of its own.
 
 use std::{fmt::Write, sync::OnceLock};
 
@@ -6,43 +9,56 @@ use bytes::{Bytes, BytesMut};
 use fred::{
     clients::Client,
     interfaces::{ClientLike, FredResult, LuaInterface},
-    types::{ClusterHash, CustomCommand, Value},
+    types::{ClusterHash, CustomCommand, Value, config::Options},
 };
 use futures_util::future::join_all;
 
-use crate::{core::names::TaskId, store::Lease};
+use super::RedisStore;
+use crate::{
+    core::{names::TaskId, ownership::Partitions},
+    store::{Answers, Lease, StoreError},
+};
+
+/// Tasks that one script call handles: enough to make the call's own cost small, few enough (1 to 3 ms) to let
+/// others in between.
+const TASKS_PER_CALL: usize = 256;
+/// A call is full once its arguments have this many bytes, and a script that reads or publishes ends once it has moved as many:
+/// 1 MB, which takes Redis 2 to 3 ms.
+pub(super) const BYTES_PER_CALL: usize = 1_024 * 1_024;
 
 /// A Lua script.
 pub(super) struct Script {
-    /// What comes before the text, where scripts share it.
-    prelude: &'static str,
-    text: &'static str,
-    /// As the first server that was asked told it.
+    /// Its text, after what it shares with other scripts.
+    parts: &'static [&'static str],
+    /// As the first server that was asked answered.
     hash: OnceLock<Bytes>,
 }
 
 impl Script {
-    pub(super) const fn new(text: &'static str) -> Self {
-        Self::after("", text)
+    pub(super) const fn new(parts: &'static [&'static str]) -> Self {
+        Self { parts, hash: OnceLock::new() }
     }
 
-    /// A script that uses what the prelude defines.
-    pub(super) const fn after(prelude: &'static str, text: &'static str) -> Self {
-        Self { prelude, text, hash: OnceLock::new() }
-    }
-
-    /// All of it, as the server has to know it.
-    fn whole(&self) -> String {
-        [self.prelude, self.text].concat()
+    fn text(&self) -> String {
+        self.parts.concat()
     }
 
     async fn hash(&self, client: &Client) -> FredResult<Bytes> {
         if let Some(hash) = self.hash.get() {
             return Ok(hash.clone());
         }
-        let hash = client.script_load::<Bytes, _>(self.whole()).await?;
+        let hash = client.script_load::<Bytes, _>(self.text()).await?;
         Ok(self.hash.get_or_init(|| hash).clone())
     }
+}
+
+/// What becomes of a call if the connection breaks before it is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Resend {
+    /// It is sent again over the next connection.
+    AfterReconnect,
+    /// It fails, even if it has not been sent yet: over another connection it would be wrong.
+    Never,
 }
 
 /// One call of a script: its keys, then its other arguments.
@@ -51,28 +67,199 @@ pub(super) struct Call {
     pub(super) keys: usize,
 }
 
+impl RedisStore {
+    /// Runs a script over a batch of tasks; returns for each the values that the script answers.
+    pub(super) async fn batch<T, const N: usize>(
+        &self, script: &Script, batch: &[T], id: impl Fn(&T) -> &TaskId, shared: impl Fn(&mut Args),
+        each: impl Fn(&mut Args, &T),
+    ) -> Answers<[Value; N]> {
+        let key = |args: &mut Args, task: &T| {
+            args.key(self.keys.task_prefix(), id(task));
+        };
+        self.batch_of(script, batch, key, shared, each).await
+    }
+
+    /// The same, whatever the keys are, and how many each of the batch has.
+    pub(super) async fn batch_of<T, const N: usize>(
+        &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), shared: impl Fn(&mut Args),
+        each: impl Fn(&mut Args, &T),
+    ) -> Answers<[Value; N]> {
+        self.batch_with(script, batch, keys, None, shared, each).await
+    }
+
+    /// The same, for calls that are not sent again over another connection.
+    pub(super) async fn batch_once<T, const N: usize>(
+        &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), shared: impl Fn(&mut Args),
+        each: impl Fn(&mut Args, &T),
+    ) -> Answers<[Value; N]> {
+        let layout = Layout { keys, last_key: None, shared, each };
+        self.send_batch(script, batch, &layout, Resend::Never).await
+    }
+
+    /// The same, with one more key behind those of each call.
+    pub(super) async fn batch_with<T, const N: usize>(
+        &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), last_key: Option<&str>,
+        shared: impl Fn(&mut Args), each: impl Fn(&mut Args, &T),
+    ) -> Answers<[Value; N]> {
+        let layout = Layout { keys, last_key, shared, each };
+        self.send_batch(script, batch, &layout, Resend::AfterReconnect).await
+    }
+
+    /// A script may answer for fewer tasks than it was called for, but for one at least, if the answers would be large: it is
+    /// called again for the rest.
+    async fn send_batch<T, K, S, E, const N: usize>(
+        &self, script: &Script, batch: &[T], layout: &Layout<'_, K, S, E>, resend: Resend,
+    ) -> Answers<[Value; N]>
+    where
+        K: Fn(&mut Args, &T),
+        S: Fn(&mut Args),
+        E: Fn(&mut Args, &T),
+    {
+        let mut answers: Vec<Option<Result<[Value; N], StoreError>>> = batch.iter().map(|_| None).collect();
+        let mut left: Vec<usize> = (0..batch.len()).collect();
+        while !left.is_empty() {
+            let (mut calls, mut counts, mut rest) = (Vec::new(), Vec::new(), &left[..]);
+            while !rest.is_empty() {
+                let (call, count) = layout.call(rest.iter().map(|&at| &batch[at]).take(self.per_call()));
+                calls.push(call);
+                counts.push(count);
+                rest = &rest[count..];
+            }
+            let sent = self.send_each(script, &calls, resend).await?;
+            let (mut called, mut later) = (left.iter().copied(), Vec::new());
+            for (answer, count) in sent.into_iter().zip(counts) {
+                let of_call = called.by_ref().take(count);
+                match answer {
+                    Ok(value) => {
+                        let mut values = value.into_array().into_iter();
+                        let before = later.len();
+                        for at in of_call {
+                            match std::array::from_fn(|_| values.next()) {
+                                answer if answer.iter().all(Option::is_some) => {
+                                    answers[at] = Some(Ok(answer.map(|value| value.unwrap_or(Value::Null))));
+                                }
+                                _ => later.push(at),
+                            }
+                        }
+                        if later.len() - before == count {
+                            return Err(StoreError::Refused("a script answered for nothing".to_owned()));
+                        }
+                    }
+                    Err(error) => of_call.for_each(|at| answers[at] = Some(Err(error.clone()))),
+                }
+            }
+            left = later;
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    pub(super) async fn send(&self, script: &Script, calls: &[Call]) -> Result<Vec<Value>, StoreError> {
+        self.send_with(script, calls, Resend::AfterReconnect).await
+    }
+
+    pub(super) async fn send_with(
+        &self, script: &Script, calls: &[Call], resend: Resend,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.send_each(script, calls, resend).await?.into_iter().collect()
+    }
+
+    /// Sends calls, one behind the other without waiting; returns the answer of each. The outer error says that none was answered.
+    async fn send_each(
+        &self, script: &Script, calls: &[Call], resend: Resend,
+    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let client = self.connection.client();
+        let answers = send(&client, script, calls, resend).await;
+        let answers = answers.into_iter().map(|answer| answer.map_err(|error| self.connection.error(&error)));
+        let mut answers: Vec<_> = answers.collect();
+        if answers.iter().any(Result::is_ok) {
+            self.connection.answered();
+        } else if let Some(Err(error)) = answers.pop() {
+            return Err(error);
+        }
+        Ok(answers)
+    }
+
+    pub(super) fn per_call(&self) -> usize {
+        if self.is_clustered { 1 } else { TASKS_PER_CALL }
+    }
+}
+
+/// How a call is written.
+struct Layout<'a, K, S, E> {
+    keys: K,
+    last_key: Option<&'a str>,
+    shared: S,
+    each: E,
+}
+
+impl<K, S, E> Layout<'_, K, S, E> {
+    /// A call for the first of these tasks, and for how many: until it is full.
+    fn call<'a, T: 'a>(&self, tasks: impl Iterator<Item = &'a T>) -> (Call, usize)
+    where
+        K: Fn(&mut Args, &T),
+        S: Fn(&mut Args),
+        E: Fn(&mut Args, &T),
+    {
+        let (mut args, mut rest, mut count) = (Args::default(), Args::default(), 0);
+        for task in tasks {
+            (self.keys)(&mut args, task);
+            (self.each)(&mut rest, task);
+            count += 1;
+            if rest.buffer.len() >= BYTES_PER_CALL {
+                break;
+            }
+        }
+        if let Some(key) = self.last_key {
+            args.text(key);
+        }
+        let keys = args.ends.len();
+        (self.shared)(&mut args);
+        args.append(&rest);
+        (Call { args, keys }, count)
+    }
+}
+
+/// Reads the answers to a batch.
+pub(super) fn read<T, A, R>(
+    batch: &[T], answers: Vec<Result<A, StoreError>>, one: impl Fn((&T, A)) -> Result<R, StoreError>,
+) -> Vec<Result<R, StoreError>> {
+    batch.iter().zip(answers).map(|(task, answer)| one((task, answer?))).collect()
+}
+
 /// Sends calls, one behind the other without waiting; returns their answers in order.
-pub(super) async fn send(client: &Client, script: &Script, calls: &[Call]) -> FredResult<Vec<Value>> {
-    let hash = script.hash(client).await?;
+async fn send(client: &Client, script: &Script, calls: &[Call], resend: Resend) -> Vec<FredResult<Value>> {
+    let hash = match script.hash(client).await {
+        Ok(hash) => hash,
+        Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
+    };
     let one = async |call: &Call| {
-        let answer = send_one(client, "EVALSHA", hash.clone(), call).await;
+        let answer = send_one(client, "EVALSHA", hash.clone(), call, resend).await;
         match answer {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                send_one(client, "EVAL", script.whole().into(), call).await
+                send_one(client, "EVAL", script.text().into(), call, resend).await
             }
             answer => answer,
         }
     };
     match calls {
-        [call] => Ok(vec![one(call).await?]),
-        calls => join_all(calls.iter().map(one)).await.into_iter().collect(),
+        [call] => vec![one(call).await],
+        calls => join_all(calls.iter().map(one)).await,
     }
 }
 
-async fn send_one(client: &Client, command: &'static str, script: Bytes, call: &Call) -> FredResult<Value> {
+async fn send_one(
+    client: &Client, command: &'static str, script: Bytes, call: &Call, resend: Resend,
+) -> FredResult<Value> {
     // In a cluster the first key decides who is asked.
     let command = CustomCommand::new_static(command, ClusterHash::Offset(2), false);
-    client.custom(command, call.args.values(script, call.keys)).await
+    let values = call.args.values(script, call.keys);
+    match resend {
+        Resend::AfterReconnect => client.custom(command, values).await,
+        Resend::Never => {
+            let once = Options { max_attempts: Some(1), fail_fast: true, ..Options::default() };
+            client.with_options(&once).custom(command, values).await
+        }
+    }
 }
 
 /// Arguments in one buffer, so that a batch of some thousand costs a few allocations.
@@ -104,6 +291,15 @@ impl Args {
         self.text("}")
     }
 
+    /// `partition:epoch`, with blanks between them, the lowest partition first.
+    pub(super) fn partitions(&mut self, partitions: &Partitions) -> &mut Self {
+        for (at, (partition, epoch)) in partitions.iter().enumerate() {
+            let blank = if at == 0 { "" } else { " " };
+            write!(self.buffer, "{blank}{partition}:{epoch}").expect("the buffer grows");
+        }
+        self.end()
+    }
+
     /// What a script needs to make a lost hash again, if the lease allows it.
     pub(super) fn remake(&mut self, lease: &Lease) -> &mut Self {
         if lease.held.recent {
@@ -112,6 +308,12 @@ impl Args {
                 .expect("the buffer grows");
         }
         self.end()
+    }
+
+    fn append(&mut self, other: &Self) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&other.buffer);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
     fn end(&mut self) -> &mut Self {

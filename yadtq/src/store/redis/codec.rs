@@ -2,19 +2,19 @@
 
 use fred::types::Value;
 
-use crate::core::lifecycle::{Claim, HandOn, HandedOn, Progress, Status, TaskState, Verdict};
+use crate::core::lifecycle::{Claim, FollowUp, Progress, Status, TaskState};
 
 /// The answer to a claim in one batch of several calls.
 pub(super) enum Claimed {
-    Told(Claim),
-    /// Not granted for want of a quarantine slot; as `Held` for so many ms.
+    Claim(Claim),
+    /// Not granted for want of a quarantine slot; as `LeaseProof` for so many ms.
     NoSlot(u64),
 }
 
 impl Claimed {
-    pub(super) fn told(self) -> Claim {
+    pub(super) fn into_claim(self) -> Claim {
         match self {
-            Self::Told(claim) => claim,
+            Self::Claim(claim) => claim,
             Self::NoSlot(ms_left) => Claim::Held { ms_left, mine: false },
         }
     }
@@ -25,7 +25,7 @@ pub(super) fn claim(answer: &[Value], asked: u32) -> Result<Claimed, String> {
     let [code, a, b] = answer else { return Err(format!("answered {answer:?}")) };
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let small = |value: &Value| u32::try_from(number(value)).unwrap_or(u32::MAX);
-    Ok(Claimed::Told(match code.as_u64() {
+    Ok(Claimed::Claim(match code.as_u64() {
         Some(0) => Claim::Granted { token: number(a), deliveries: small(b), attempt: asked },
         Some(1) => Claim::Held { ms_left: number(a), mine: number(b) == 1 },
         Some(2) => Claim::Done,
@@ -46,25 +46,12 @@ pub(super) fn claim(answer: &[Value], asked: u32) -> Result<Claimed, String> {
     }))
 }
 
-pub(super) fn verdict(code: i64) -> Verdict {
-    if code == 1 { Verdict::Recorded } else { Verdict::Stale }
-}
-
-/// A hand-on as the hash spells it.
-pub(super) fn hand_on(hand_on: HandOn) -> String {
-    match hand_on {
-        HandOn::Dead => "dead".to_owned(),
-        HandOn::Stay => "stay".to_owned(),
-        HandOn::Next { attempt, due } => format!("next:{attempt}:{due}"),
-    }
-}
-
-fn parse_hand_on(text: &str) -> Result<HandOn, String> {
+fn parse_follow_up(text: &str) -> Result<FollowUp, String> {
     match text.strip_prefix("next:").map(parse_next) {
-        Some(Some((attempt, due))) => Ok(HandOn::Next { attempt, due }),
-        None if text == "dead" => Ok(HandOn::Dead),
-        None if text == "stay" => Ok(HandOn::Stay),
-        _ => Err(format!("hand-on is `{text}`")),
+        Some(Some((attempt, due))) => Ok(FollowUp::Next { attempt, due }),
+        None if text == "dead" => Ok(FollowUp::Dead),
+        None if text == "stay" => Ok(FollowUp::Stay),
+        _ => Err(format!("the field 'hand-on' is `{text}`")),
     }
 }
 
@@ -74,15 +61,7 @@ fn parse_next(text: &str) -> Option<(u32, u64)> {
     Some((attempt.parse().ok()?, due.parse().ok()?))
 }
 
-pub(super) fn handed_on(code: i64) -> HandedOn {
-    match code {
-        1 => HandedOn::Recorded,
-        2 => HandedOn::Revoking,
-        _ => HandedOn::Stale,
-    }
-}
-
-/// Reads a hash as `HGETALL` tells it; `None` if there is none. Fields of later versions are skipped.
+/// Reads the answer to `HGETALL`; `None` if there is none. Fields of later versions are skipped.
 pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
     let Value::Array(fields) = hash else { return Err(text(&hash)) };
     if fields.is_empty() {
@@ -108,7 +87,8 @@ pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
             b"nonce" => state.nonce = number()?,
             b"lease-until" => state.lease_until = number()?,
             b"revoke" => state.revoke = true,
-            b"hand-on" => state.hand_on = Some(parse_hand_on(value)?),
+            b"hand-on" => state.follow_up = Some(parse_follow_up(value)?),
+            b"carried" => state.carried = true,
             b"task" => state.task = value.into(),
             b"queue" => state.queue = value.into(),
             b"result" => state.result = Some(value.into()),
@@ -126,7 +106,7 @@ pub(super) fn state(hash: Value) -> Result<Option<TaskState>, String> {
     if has_status { Ok(Some(state)) } else { Err("it has no status".to_owned()) }
 }
 
-/// A string that Redis told.
+/// A string that Redis answered.
 pub(super) fn text(value: &Value) -> String {
     String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned()
 }

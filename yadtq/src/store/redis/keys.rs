@@ -45,6 +45,21 @@ impl Keys {
         format!("{}:workers", self.namespace)
     }
 
+    /// What belongs to the set of workers and lies in its slot: `ring`, `suspects`, `dead`.
+    pub(super) fn workers_part(&self, part: &str) -> String {
+        format!("{{{}}}:{part}", self.workers())
+    }
+
+    /// What is known of the owners of a topic's partitions; other keys start with it.
+    pub(super) fn owners(&self, topic: &str) -> String {
+        format!("{}:owners:{{{topic}}}", self.namespace)
+    }
+
+    /// The free slots that are announced for a queue; other keys start with it.
+    pub(super) fn idle(&self, queue: &str) -> String {
+        format!("{}:idle:{{{queue}}}", self.namespace)
+    }
+
     /// The hash of a periodic task.
     pub(super) fn tick(&self, name: &str) -> String {
         format!("{}:tick:{{{name}}}", self.namespace)
@@ -61,16 +76,21 @@ impl Keys {
     }
 
     /// Who runs under a limit of tasks at once.
-    pub(super) fn places(&self, limit: &str) -> String {
+    pub(super) fn permits(&self, limit: &str) -> String {
         format!("{}:places:{{{limit}}}", self.namespace)
     }
 
-    /// The channel on which a client is told of results.
+    /// Written, for a moment, to see whether Redis takes writes.
+    pub(super) fn probe(&self) -> String {
+        format!("{}:probe", self.namespace)
+    }
+
+    /// The channel on which a client is notified of results.
     pub(super) fn reply(&self, client: &str) -> String {
         format!("{}{client}", self.reply_prefix())
     }
 
-    /// The channel on which a worker is told what to do.
+    /// The channel on which a worker is asked to end runs.
     pub(super) fn control(&self, worker: &str) -> String {
         format!("{}{worker}", self.control_prefix())
     }

@@ -1,72 +1,77 @@
 //! Limits in Redis: a hash for each rate, a sorted set for each limit of tasks at once.
 
+use async_trait::async_trait;
 use fred::types::Value;
 
 use super::{
     RedisStore,
-    call::{Args, Script},
+    call::{Args, Script, read},
     codec,
 };
 use crate::{
-    core::limits::{Admission, LONGEST_US, LOOK_MS, SLACK_US, Turn},
-    store::{Answers, Entry, Occupation, Place, StoreError},
+    core::limits::{Admission, Arrival, MAX_PARK_US, PERMIT_RETRY_SPACING_MS, RATE_SLACK_US},
+    store::{Answers, Limits, PermitKey, PermitRequest, RateRequest, StoreError},
 };
 
-static ADMIT: Script = Script::new(include_str!("lua/admit.lua"));
-static OCCUPY: Script = Script::new(include_str!("lua/occupy.lua"));
-static VACATE: Script = Script::new(include_str!("lua/vacate.lua"));
+static ADMIT: Script = Script::new(&[include_str!("lua/admit.lua")]);
+static ACQUIRE_PERMIT: Script = Script::new(&[include_str!("lua/acquire_permit.lua")]);
+static RELEASE_PERMIT: Script = Script::new(&[include_str!("lua/release_permit.lua")]);
 
-impl RedisStore {
-    pub(super) async fn run_admit(&self, entries: &[Entry]) -> Answers<Admission> {
-        let key = |args: &mut Args, entry: &Entry| {
-            args.text(&self.keys.rate(&entry.limit));
+#[async_trait]
+impl Limits for RedisStore {
+    async fn admit(&self, requests: &[RateRequest]) -> Answers<Admission> {
+        let key = |args: &mut Args, request: &RateRequest| {
+            args.text(&self.keys.rate(&request.limit));
         };
         let shared = |args: &mut Args| {
-            args.number(SLACK_US).number(LONGEST_US);
+            args.number(RATE_SLACK_US).number(MAX_PARK_US);
         };
-        let each = |args: &mut Args, Entry { rate, turn, .. }: &Entry| {
-            let turn = match turn {
-                Turn::New => "new",
-                Turn::Holds => "holds",
-                Turn::Waits => "waits",
+        let each = |args: &mut Args, RateRequest { rate, arrival, .. }: &RateRequest| {
+            let arrival = match arrival {
+                Arrival::New => "new",
+                Arrival::Reserved => "holds",
+                Arrival::Waiting => "waits",
             };
-            args.number(rate.interval_us()).number(rate.ahead_us()).text(turn);
+            args.number(rate.interval_us()).number(rate.ahead_us()).text(arrival);
         };
-        let answers = self.batch_of(&ADMIT, entries, key, shared, each).await?;
-        let told = |(entry, answer): (&Entry, &Value)| match answer.as_i64() {
+        let answers = self.batch_of(&ADMIT, requests, key, shared, each).await?;
+        let admission = |(request, [answer]): (&RateRequest, [Value; 1])| match answer.as_i64() {
             Some(-1) => Ok(Admission::Now),
-            Some(wait) => Ok(Admission::In(wait.unsigned_abs())),
-            None => Err(StoreError::WrongType { key: self.keys.rate(&entry.limit), detail: codec::text(answer) }),
+            Some(us) => Ok(Admission::In(us.unsigned_abs())),
+            None => Err(StoreError::WrongType { key: self.keys.rate(&request.limit), detail: codec::text(&answer) }),
         };
-        Ok(entries.iter().zip(&answers).map(told).collect())
+        Ok(read(requests, answers, admission))
     }
 
-    pub(super) async fn run_occupy(&self, lease_ms: u64, runs: &[Occupation]) -> Answers<Option<u64>> {
-        let key = |args: &mut Args, run: &Occupation| {
-            args.text(&self.keys.places(&run.place.limit));
+    async fn acquire_permit(&self, lease_ms: u64, requests: &[PermitRequest]) -> Answers<Option<u64>> {
+        let key = |args: &mut Args, request: &PermitRequest| {
+            args.text(&self.keys.permits(&request.key.limit));
         };
         let shared = |args: &mut Args| {
-            args.number(lease_ms).number(LOOK_MS);
+            args.number(lease_ms).number(PERMIT_RETRY_SPACING_MS);
         };
-        let each = |args: &mut Args, run: &Occupation| {
-            args.text(&run.place.run).number(run.most).number(u8::from(run.holds));
+        let each = |args: &mut Args, request: &PermitRequest| {
+            args.text(&request.key.run).number(request.max_running).number(u8::from(request.holds));
         };
-        let answers = self.batch_of(&OCCUPY, runs, key, shared, each).await?;
-        let told = |(run, answer): (&Occupation, &Value)| match answer.as_i64() {
+        let answers = self.batch_of(&ACQUIRE_PERMIT, requests, key, shared, each).await?;
+        let wait = |(request, [answer]): (&PermitRequest, [Value; 1])| match answer.as_i64() {
             Some(-1) => Ok(None),
-            Some(wait) => Ok(Some(wait.unsigned_abs())),
-            None => Err(StoreError::WrongType { key: self.keys.places(&run.place.limit), detail: codec::text(answer) }),
+            Some(ms) => Ok(Some(ms.unsigned_abs())),
+            None => {
+                Err(StoreError::WrongType { key: self.keys.permits(&request.key.limit), detail: codec::text(&answer) })
+            }
         };
-        Ok(runs.iter().zip(&answers).map(told).collect())
+        Ok(read(requests, answers, wait))
     }
 
-    pub(super) async fn run_vacate(&self, places: &[Place]) -> Result<(), StoreError> {
-        let key = |args: &mut Args, place: &Place| {
-            args.text(&self.keys.places(&place.limit));
+    async fn release_permit(&self, permits: &[PermitKey]) -> Result<(), StoreError> {
+        let key = |args: &mut Args, permit: &PermitKey| {
+            args.text(&self.keys.permits(&permit.limit));
         };
-        let each = |args: &mut Args, place: &Place| {
-            args.text(&place.run);
+        let each = |args: &mut Args, permit: &PermitKey| {
+            args.text(&permit.run);
         };
-        self.batch_of(&VACATE, places, key, |_| (), each).await.map(drop)
+        let answers = self.batch_of::<_, 1>(&RELEASE_PERMIT, permits, key, |_| (), each).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
 }

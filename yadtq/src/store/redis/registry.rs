@@ -1,40 +1,178 @@
-//! The registry of workers: a hash each, and a sorted set of them by last heartbeat.
+//! The registry of workers: sorted sets for who lives, and a hash each for readers.
 
-use fred::interfaces::{FredResult, HashesInterface, KeysInterface, SortedSetsInterface};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use fred::{
+    interfaces::{FredResult, HashesInterface, KeysInterface, SortedSetsInterface},
+    types::Value,
+};
 use serde_json::{Map, Value as Json};
 
-use super::RedisStore;
-use crate::store::{StoreError, WorkerInfo, ttl};
+use super::{
+    RedisStore,
+    call::{Args, Call, Resend, Script},
+    codec,
+};
+use crate::{
+    core::{
+        names::WorkerId,
+        ownership::USED_UP_MS,
+        registry::{BEAT_MS, Beat, LIVE, NOTICE_MS, WALK},
+    },
+    store::{Beaten, Registry, StoreError, WorkerInfo, ttl},
+};
 
+const DEAD: &str = include_str!("lua/dead.lua");
+pub(super) const BEAT_TEXTS: [&str; 2] = [DEAD, include_str!("lua/beat.lua")];
+pub(super) const LEAVE_TEXTS: [&str; 2] = [DEAD, include_str!("lua/leave.lua")];
+
+static BEAT: Script = Script::new(&BEAT_TEXTS);
+static LEAVE: Script = Script::new(&LEAVE_TEXTS);
+
+/// Time between two writes of a worker's hash, which is large: 2 s.
+const INFO_INTERVAL: Duration = Duration::from_secs(2);
+/// The same, if nothing has changed.
+const SAME_INFO_INTERVAL: Duration = Duration::from_secs(20);
 /// Fields that are text as they are; the others are written as JSON.
 const PLAIN: [&str; 3] = ["id", "host", "version"];
 
-impl RedisStore {
-    pub(super) async fn beat_worker(
-        &self, worker: &WorkerInfo, lost_after_ms: Option<u64>,
-    ) -> Result<Vec<WorkerInfo>, StoreError> {
-        self.write_worker(worker, ttl::WORKER).await.map_err(self.told())?;
-        let mut infos = Vec::new();
-        for (id, seen_at) in self.run_beat(&worker.id, lost_after_ms).await? {
-            infos.extend(self.read_worker(&id, seen_at).await.map_err(self.told())?);
-            self.connection.client().del::<(), _>(self.keys.worker(&id)).await.map_err(self.told())?;
+/// What this process knows of its own heartbeats.
+#[derive(Debug, Default)]
+pub(super) struct Heartbeats {
+    /// A connection by its generation, and the store's time, in ms, in the first heartbeat that was answered over it.
+    since: Mutex<Option<(u64, u64)>>,
+    /// What was written of each worker, and when.
+    written: Mutex<HashMap<String, (WorkerInfo, Instant)>>,
+}
+
+impl Heartbeats {
+    fn since_ms(&self, generation: u64) -> Option<u64> {
+        lock(&self.since).filter(|(of, _)| *of == generation).map(|(_, ms)| ms)
+    }
+
+    fn is_info_due(&self, worker: &WorkerInfo) -> bool {
+        lock(&self.written).get(&worker.id).is_none_or(|(written, at)| {
+            at.elapsed() >= if written == worker { SAME_INFO_INTERVAL } else { INFO_INTERVAL }
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Registry for RedisStore {
+    async fn beat(&self, worker: &WorkerInfo, answered_ms: u64, lease_ms: u64) -> Result<Beaten, StoreError> {
+        let (beaten, ()) =
+            futures_util::try_join!(self.send_beat(worker, answered_ms, lease_ms), self.write_if_due(worker))?;
+        let (mut beaten, lost) = beaten;
+        for (id, seen_at) in lost {
+            // Nobody else learns of it from the store, even if what it said of itself cannot be read.
+            let known = self.read_worker(&id, seen_at).await.ok().flatten();
+            beaten.lost.push(known.unwrap_or_else(|| WorkerInfo { id: id.clone(), seen_at, ..WorkerInfo::default() }));
+            // The hash lapses by itself.
+            let _ = self.connection.client().del::<(), _>(self.keys.worker(&id)).await;
         }
-        Ok(infos)
+        Ok(beaten)
     }
 
-    pub(super) async fn remove_worker(&self, id: &str) -> Result<(), StoreError> {
-        let client = self.connection.client();
-        client.zrem::<(), _, _>(self.keys.workers(), id).await.map_err(self.told())?;
-        client.del::<(), _>(self.keys.worker(id)).await.map_err(self.told())
+    async fn leave(&self, worker: &str) -> Result<(), StoreError> {
+        lock(&self.heartbeats.written).remove(worker);
+        self.leave_by(&LEAVE, worker).await?;
+        self.connection.client().del::<(), _>(self.keys.worker(worker)).await.map_err(self.store_error())
     }
 
-    pub(super) async fn list_workers(&self) -> Result<Vec<WorkerInfo>, StoreError> {
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError> {
         let client = self.connection.client();
         let beats = client.zrange::<Vec<(String, u64)>, _, _, _>(self.keys.workers(), 0, -1, None, false, None, true);
-        let beats = beats.await.map_err(self.told())?;
+        let beats = beats.await.map_err(self.store_error())?;
         let reads = beats.iter().map(|(id, seen_at)| self.read_worker(id, *seen_at));
-        let infos = futures_util::future::try_join_all(reads).await.map_err(self.told())?;
+        let infos = futures_util::future::try_join_all(reads).await.map_err(self.store_error())?;
         Ok(infos.into_iter().flatten().collect())
+    }
+}
+
+impl RedisStore {
+    /// The keys of all scripts of the registry.
+    fn registry_keys(&self) -> Args {
+        let mut args = Args::default();
+        for key in self.fleet_keys() {
+            args.text(&key);
+        }
+        args
+    }
+
+    pub(super) fn fleet_keys(&self) -> [String; 4] {
+        let [ring, suspects, dead] = ["ring", "suspects", "dead"].map(|part| self.keys.workers_part(part));
+        [self.keys.workers(), ring, suspects, dead]
+    }
+
+    /// The answer, and who was declared dead by it, with the last heartbeat in ms.
+    async fn send_beat(
+        &self, worker: &WorkerInfo, answered_ms: u64, lease_ms: u64,
+    ) -> Result<(Beaten, Vec<(String, u64)>), StoreError> {
+        let generation = self.connection.generation();
+        let since_ms = self.heartbeats.since_ms(generation);
+        let id: WorkerId = worker.id.as_str().into();
+        let may_listen = self.rights.may_subscribe();
+        let by = Beat { worker: &id, since_ms, answered_ms, lease_ms, may_listen };
+        let (beaten, lost) = self.beat_by(&BEAT, &by).await?;
+        if since_ms.is_none() && generation == self.connection.generation() {
+            *lock(&self.heartbeats.since) = Some((generation, beaten.now_us / 1_000));
+        }
+        Ok((beaten, lost))
+    }
+
+    /// Sends a heartbeat, and reads the answer. `script`: [`BEAT_TEXTS`], or what a test makes of them.
+    pub(super) async fn beat_by(
+        &self, script: &Script, by: &Beat<'_>,
+    ) -> Result<(Beaten, Vec<(String, u64)>), StoreError> {
+        let mut args = self.registry_keys();
+        args.text(by.worker).optional(by.since_ms.map(|ms| ms.to_string()).as_deref());
+        args.number(by.answered_ms).number(by.lease_ms).number(USED_UP_MS).number(ttl::FLEET);
+        args.number(NOTICE_MS).number(BEAT_MS).number(LIVE).number(WALK);
+        // In a cluster a node knows of its own subscribers only.
+        let channels = if self.is_clustered { String::new() } else { self.keys.control_prefix() };
+        args.text(&channels).number(u8::from(by.may_listen));
+        // Over another connection `since` would make a false witness.
+        let resend = if by.since_ms.is_some() { Resend::Never } else { Resend::AfterReconnect };
+        let answer = self.send_with(script, &[Call { args, keys: 4 }], resend).await?.remove(0).into_array();
+        let [now_us, is_gone, is_subscribed, again, lost, dead] = <[Value; 6]>::try_from(answer)
+            .map_err(|answer| StoreError::Refused(format!("a heartbeat was answered by {answer:?}")))?;
+        let lost = lost.into_array();
+        let lost = lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), codec::text(&pair[1]).parse().unwrap_or(0)));
+        let beaten = Beaten {
+            is_gone: is_gone.as_i64() == Some(1),
+            now_us: codec::text(&now_us).parse().unwrap_or_default(),
+            is_subscribed: is_subscribed.as_i64() == Some(1),
+            lost: Vec::new(),
+            dead: dead.into_array().iter().map(|id| codec::text(id).into()).collect(),
+            look_again_ms: again.as_u64(),
+        };
+        Ok((beaten, lost.collect()))
+    }
+
+    /// Takes a worker out. `script`: [`LEAVE_TEXTS`], or what a test makes of them.
+    pub(super) async fn leave_by(&self, script: &Script, worker: &str) -> Result<(), StoreError> {
+        let mut args = self.registry_keys();
+        args.text(worker).number(USED_UP_MS).number(ttl::FLEET);
+        self.send(script, &[Call { args, keys: 4 }]).await?;
+        Ok(())
+    }
+
+    /// Writes what readers see of the worker, unless that was done just now.
+    async fn write_if_due(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
+        if self.heartbeats.is_info_due(worker) {
+            self.write_worker(worker, ttl::WORKER).await.map_err(self.store_error())?;
+            lock(&self.heartbeats.written).insert(worker.id.clone(), (worker.clone(), Instant::now()));
+        }
+        Ok(())
     }
 
     async fn write_worker(&self, worker: &WorkerInfo, ttl_ms: u64) -> FredResult<()> {

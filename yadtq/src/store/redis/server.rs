@@ -3,7 +3,7 @@
 use crate::store::StoreInfo;
 
 /// Older servers lack what the scripts need.
-const OLDEST: (u32, u32) = (6, 2);
+const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// Reads the answer to `INFO`.
 pub(super) fn describe(info: &str, address: &str) -> StoreInfo {
@@ -12,7 +12,7 @@ pub(super) fn describe(info: &str, address: &str) -> StoreInfo {
     };
     let version = field("redis_version");
     let mut warnings = Vec::new();
-    if number(version) < OLDEST {
+    if number(version) < OLDEST_VERSION {
         warnings.push(format!("redis {version} is too old: upgrade it to 6.2 or later"));
     }
     match field("maxmemory_policy") {
@@ -34,6 +34,12 @@ pub(super) fn describe(info: &str, address: &str) -> StoreInfo {
     StoreInfo { summary: format!("{product} {version} at {address} ({mode})"), warnings }
 }
 
+/// A server that may not be asked.
+pub(super) fn unknown(address: &str) -> StoreInfo {
+    let warning = "this user may not run INFO, so the version and the settings are not known; allow it with: ACL SETUSER <user> +info";
+    StoreInfo { summary: format!("redis at {address}"), warnings: vec![warning.to_owned()] }
+}
+
 fn number(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
@@ -50,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_mend() {
+    fn nothing_to_fix() {
         let described = describe(&info("6.2.0", "noeviction", 1), "db:6379");
         assert_eq!(described.summary, "redis 6.2.0 at db:6379 (cluster)");
         assert_eq!(described.warnings, Vec::<String>::new());

@@ -21,10 +21,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{RedisStore, codec};
+use super::RedisStore;
 use crate::{
     core::{
-        lifecycle::TaskState,
+        lifecycle::{FollowUp, TaskState},
         names::{Namespace, TaskId},
     },
     store::{Store, conformance::Subject, ttl},
@@ -51,7 +51,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits for what no event tells.
+/// Waits for what no event reports.
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let poll = async {
         while !is_so() {
@@ -72,6 +72,10 @@ impl Subject for RedisStore {
         }
     }
 
+    fn sees_subscriptions(&self) -> bool {
+        !self.is_clustered
+    }
+
     async fn ttl_ms(&self, id: &TaskId) -> u64 {
         self.connection.client().pttl(self.keys.task(id)).await.unwrap()
     }
@@ -81,11 +85,22 @@ impl Subject for RedisStore {
         self.connection.client().set::<(), _, _>(self.keys.task(id), "3", expire, None, false).await.unwrap();
         true
     }
+
+    async fn forget_owners(&self, topic: &str) {
+        self.connection.client().del::<(), _>(self.owners_keys(topic)).await.unwrap();
+    }
+
+    async fn spoil_owners(&self, topic: &str) -> bool {
+        let (key, expire) = (self.keys.owners(topic), Some(Expiration::EX(60)));
+        self.connection.client().set::<(), _, _>(key, "3", expire, None, false).await.unwrap();
+        true
+    }
 }
 
-/// Everything that a state says, also where that is the default.
+/// Everything that a state says, even where that is the default.
 fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
-    let TaskState { status, seq, attempt, token, deliveries, worker, nonce, lease_until, revoke, hand_on, .. } = state;
+    let TaskState { status, seq, attempt, token, deliveries, worker, nonce, lease_until, revoke, follow_up, .. } =
+        state;
     let mut fields = vec![
         ("status", status.to_string()),
         ("seq", seq.to_string()),
@@ -99,7 +114,8 @@ fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
     ];
     fields.extend(worker.as_ref().map(|worker| ("worker", worker.to_string())));
     fields.extend(revoke.then(|| ("revoke", "1".to_owned())));
-    fields.extend(hand_on.map(|hand_on| ("hand-on", codec::hand_on(hand_on))));
+    fields.extend(follow_up.map(|follow_up| ("hand-on", format_follow_up(follow_up))));
+    fields.extend(state.carried.then(|| ("carried", "1".to_owned())));
     fields.extend(state.result.as_ref().map(|result| ("result", result.to_string())));
     fields.extend(state.error.as_ref().map(|error| ("error", error.to_string())));
     fields.extend(state.eta.map(|eta| ("eta", eta.to_string())));
@@ -110,6 +126,15 @@ fn fields(state: &TaskState) -> Vec<(&'static str, String)> {
     let times = [("queued-at", state.queued_at), ("started-at", state.started_at), ("finished-at", state.finished_at)];
     fields.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
     fields
+}
+
+/// A follow-up as the hash writes it.
+fn format_follow_up(follow_up: FollowUp) -> String {
+    match follow_up {
+        FollowUp::Dead => "dead".to_owned(),
+        FollowUp::Stay => "stay".to_owned(),
+        FollowUp::Next { attempt, due } => format!("next:{attempt}:{due}"),
+    }
 }
 
 /// A store on a cluster: one node that has every slot, and is as strict about them as many. The tests that run
@@ -124,6 +149,23 @@ pub(in crate::store) async fn cluster_for_test() -> OnOwnServer {
     *shared = Arc::downgrade(&server);
     drop(shared);
     let store = connected(&server.url().replace("redis://", "redis-cluster://")).await;
+    OnOwnServer { store, _server: server }
+}
+
+/// A store as a user that has the rights in the guide, but for channels, and that of the tests to look at TTLs.
+pub(in crate::store) async fn restricted_for_test() -> OnOwnServer {
+    static SHARED: Mutex<Weak<OwnServer>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    let server = match shared.upgrade() {
+        Some(server) => server,
+        None => Arc::new(OwnServer::start().await),
+    };
+    *shared = Arc::downgrade(&server);
+    drop(shared);
+    let namespace = fresh_namespace();
+    let url = server.add_user(&namespace, |right| !right.starts_with('&')).await;
+    let store = RedisStore::connect(&url, &namespace).unwrap();
+    until("connected", || store.connected_for().is_some()).await;
     OnOwnServer { store, _server: server }
 }
 
@@ -181,6 +223,21 @@ impl OwnServer {
         let mut server = Self { port, directory, options, process: None };
         server.start_again().await;
         server
+    }
+
+    /// Adds a user with those rights of the guide for which `has` is true; returns a URL with its password.
+    pub(super) async fn add_user(&self, namespace: &Namespace, has: impl Fn(&str) -> bool) -> String {
+        let guide = include_str!("../../guide/operations.md");
+        let rights = guide.split("ACL SETUSER worker ").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let rights = rights.replace("yadtq:", &format!("{namespace}:"));
+        let user = format!("user-{}", TaskId::new());
+        let rights = rights.split_whitespace().filter(|right| has(right)).chain(["+pttl"]);
+        let arguments: Vec<_> = ["SETUSER", &user].into_iter().chain(rights).map(str::to_owned).collect();
+        let client = Client::new(Config::from_url(&self.url()).unwrap(), None, None, None);
+        let running = client.init().await.unwrap();
+        client.custom::<(), _>(CustomCommand::new_static("ACL", None, false), arguments).await.unwrap();
+        running.abort();
+        self.url().replace("redis://", &format!("redis://{user}:password@"))
     }
 
     pub(super) fn url(&self) -> String {

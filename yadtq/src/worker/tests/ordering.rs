@@ -19,7 +19,7 @@ struct Book {
 
 type Shared = Arc<Mutex<Book>>;
 
-/// Refuses to run beside another of its key, or before its turn; every fourth fails at its first attempt.
+/// Fails for good if another task of its key runs, or if it is not the next one. Every fourth fails at its first attempt.
 #[crate::task(crate = crate, retry_base = "5ms")]
 async fn book(ctx: Context, key: String, number: u32) -> Result<(), TaskError> {
     let shared = ctx.state::<Shared>()?;
@@ -32,7 +32,7 @@ async fn book(ctx: Context, key: String, number: u32) -> Result<(), TaskError> {
     };
     let (before, other) = enter();
     if other.is_some() || before != number as usize {
-        return Err(TaskError::fatal(format!("{number} begins after {before}, beside {other:?}")));
+        return Err(TaskError::fatal(format!("{number} begins after {before}, while {other:?} runs")));
     }
     tokio::time::sleep(Duration::from_millis(u64::from(number % 3))).await;
     let mut shared = shared.lock().unwrap();

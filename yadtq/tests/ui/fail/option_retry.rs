@@ -1,7 +1,7 @@
 //! Policies that make no sense.
 
 #[yadtq::task(max_retries = 1001)]
-async fn for_ever() {}
+async fn forever() {}
 
 #[yadtq::task(max_retries = "5")]
 async fn text() {}

@@ -10,6 +10,9 @@ async fn zero() {}
 #[yadtq::task(timeout = "")]
 async fn empty() {}
 
+#[yadtq::task(timeout = "30s", soft_timeout = "30s")]
+async fn too_soft() {}
+
 fn main() {
-    let _ = (soon.call(), no_unit.call(), zero.call(), empty.call());
+    let _ = (soon.call(), no_unit.call(), zero.call(), empty.call(), too_soft.call());
 }

@@ -1,4 +1,4 @@
-//! Everything that is wrong is told at once.
+//! All mistakes are reported at once.
 
 #[yadtq::task(queue = "Mail", retries = 3)]
 async fn send<T>(to: &str, (a, b): (T, T)) -> impl Send {

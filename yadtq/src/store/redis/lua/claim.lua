@@ -1,8 +1,9 @@
--- Says who may run: `claim` of core/lifecycle.rs for each key, in order.
+-- Says who may run: `claim` of core/lifecycle.rs for each key, in order. Notifies the clients that wait for a task that ends so.
 --
--- KEYS     task hashes
+-- KEYS     task hashes; then, where it lies in the same slot, the set of workers that were declared dead or have left
 -- ARGV     worker, lease in ms, take over (0 or 1), quarantine slots, most deliveries, TTL of a waiting task,
---          TTL of an ended task; then per key: seq, attempt, nonce, task, queue
+--          TTL of an ended task, prefix of reply channels, where the id starts in a key; then per key: seq, attempt, nonce,
+--          task, queue
 -- returns  per key three values: code, a, b
 --            0 granted: token, deliveries    1 held: ms left, mine (0 or 1)    2 done    3 revoked
 --            4 moved: `attempt:due`, error    5 dead: error, deliveries    6 held, for want of a quarantine slot: ms left
@@ -11,11 +12,13 @@ local call, try, tonumber, format = redis.call, redis.pcall, tonumber, string.fo
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
-local worker, lease, take_over = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local worker, lease_ms, take_over = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local quarantine, max_deliveries = tonumber(ARGV[4]), tonumber(ARGV[5])
-local waiting_ttl, ended_ttl = ARGV[6], ARGV[7]
+local waiting_ttl, ended_ttl, channel_prefix, id_at = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 local now_text, now_ms_text = format('%.0f', now), format('%.0f', now_ms)
-local lease_until = format('%.0f', now_ms + lease)
+local lease_until = format('%.0f', now_ms + lease_ms)
+local tasks = (#ARGV - 9) / 5
+local dead = KEYS[tasks + 1]
 
 -- As text too: Lua's own conversion keeps 14 digits.
 local function next_token(token)
@@ -32,7 +35,7 @@ local function grant(key, arg, token, status, deliveries, attempt)
   call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', later and attempt or ARGV[arg + 1],
     'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until, 'started-at', now_ms_text,
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
-  -- What `submit` and `release` leave has none of the fields below, and a TTL that `extend` prolongs in time.
+  -- What `submit` and a task that was given back leave has none of the fields below, and a TTL that `extend` prolongs in time.
   if status ~= 'queued' then
     if status then
       call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at', 'progress', 'progress-number')
@@ -45,10 +48,44 @@ local function grant(key, arg, token, status, deliveries, attempt)
   return 0, number, deliveries
 end
 
-local function finish(key)
-  call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
-  local wait = math.max((tonumber(call('HGET', key, 'eta')) or 0) - now_ms, 0)
-  call('PEXPIRE', key, format('%.0f', wait + ended_ttl))
+local function finish(key, status, err)
+  local h = call('HMGET', key, 'waiters', 'task')
+  if h[1] then
+    local reply = unsuccessful(string.sub(key, id_at, -2), status, h[2] or '', err)
+    for waiter in string.gmatch(h[1], '%S+') do notify(waiter, reply) end
+  end
+  call('HSET', key, 'status', status, 'error', err, 'finished-at', now_ms_text)
+  call('HDEL', key, 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
+  local kept = call('HMGET', key, 'eta', 'carried')
+  local wait = math.max((tonumber(kept[1]) or 0) - now_ms, 0)
+  local ttl = kept[2] and math.max(ended_ttl, waiting_ttl) or ended_ttl
+  call('PEXPIRE', key, format('%.0f', wait + ttl))
+end
+
+-- Only asked where somebody would have to wait for the end of a lease.
+local function is_dead(holder)
+  return dead and holder and call('ZSCORE', dead, holder)
+end
+
+-- This worker holds the lease from now on, to publish the dead letter.
+local function lease(key, arg)
+  call('HSET', key, 'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until)
+end
+
+-- A failed task whose dead letter may not be published yet. Whoever has the lease does that.
+local function dead_letter(key, arg, deliveries)
+  local h = call('HMGET', key, 'lease-until', 'worker', 'nonce', 'error')
+  local left = (tonumber(h[1]) or 0) - now_ms
+  local mine = h[2] == worker
+  local is_abandoned = not mine and is_dead(h[2])
+  if left > 0 and not is_abandoned then
+    if not (mine and h[3] == ARGV[arg + 2]) then return 1, left, mine and 1 or 0 end
+  elseif h[2] and not take_over and not is_abandoned then
+    return 1, lease_ms, 0
+  else
+    lease(key, arg)
+  end
+  return 5, h[4] or 'null', deliveries
 end
 
 local function running(key, arg, token, deliveries, attempt)
@@ -60,25 +97,28 @@ local function running(key, arg, token, deliveries, attempt)
       -- As it was granted, whatever the record asks for.
       return 8, tonumber(token) or 0, deliveries .. ':' .. (tonumber(h[5]) or 1)
     end
-    return 1, left, mine and 1 or 0
+    if mine or not is_dead(h[2]) then return 1, left, mine and 1 or 0 end
+  elseif not take_over and (h[2] == worker or not is_dead(h[2])) then
+    return 1, lease_ms, 0
   end
-  if not take_over then return 1, lease, 0 end
   if h[4] then
-    call('HSET', key, 'status', 'revoked', 'token', (next_token(token)), 'finished-at', now_ms_text)
-    finish(key)
+    local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. (tonumber(h[5]) or 1) .. '}'
+    call('HSET', key, 'token', (next_token(token)))
+    call('HDEL', key, 'worker', 'nonce', 'lease-until')
+    finish(key, 'revoked', err)
     return 3, 0, 0
   end
   deliveries = deliveries + 1
   if deliveries > max_deliveries then
     local err = '{"kind":"deliveries","message":"' .. deliveries
       .. ' workers died while they ran it","attempt":' .. (tonumber(h[5]) or 1) .. '}'
-    call('HSET', key, 'status', 'failure', 'token', (next_token(token)), 'deliveries', deliveries,
-      'error', err, 'hand-on', 'dead', 'finished-at', now_ms_text)
-    finish(key)
+    call('HSET', key, 'token', (next_token(token)), 'deliveries', deliveries, 'hand-on', 'dead')
+    lease(key, arg)
+    finish(key, 'failure', err)
     return 5, err, deliveries
   end
   if deliveries >= 2 then
-    if quarantine == 0 then return 6, lease, 0 end
+    if quarantine == 0 then return 6, lease_ms, 0 end
     quarantine = quarantine - 1
   end
   call('HSET', key, 'deliveries', deliveries)
@@ -101,8 +141,8 @@ local function claim(key, arg)
     return 2, 0, 0
   end
   if status == 'queued' or status == 'retrying' or status == 'scheduled' then
-    -- What was replayed has a hand-on besides.
-    if seq > 1 then status = 'handed on' end
+    -- A task that was replayed has the field `hand-on` too.
+    if seq > 1 then status = 'rescheduled' end
     if h[1] ~= 'queued' and seq == asked then
       local stay = call('HMGET', key, 'hand-on', 'eta')
       local left = (tonumber(stay[2]) or 0) - now_ms
@@ -113,15 +153,17 @@ local function claim(key, arg)
   if status == 'running' then return running(key, arg, h[3], deliveries, attempt) end
   if status == 'revoked' then return 3, 0, 0 end
   if status == 'success' or status == 'failure' then
-    local end_of = call('HMGET', key, 'hand-on', 'error')
-    if end_of[1] == 'dead' then return 5, end_of[2] or 'null', deliveries end
+    if status == 'failure' and call('HGET', key, 'hand-on') == 'dead' then
+      return dead_letter(key, arg, deliveries)
+    end
     return 2, 0, 0
   end
   return 7, 'unknown status', 0
 end
 
 local out = {}
-for i = 1, #KEYS do
-  out[3 * i - 2], out[3 * i - 1], out[3 * i] = claim(KEYS[i], 5 * i + 3)
+for i = 1, tasks do
+  out[3 * i - 2], out[3 * i - 1], out[3 * i] = claim(KEYS[i], 5 * i + 5)
 end
+publish(channel_prefix)
 return out

@@ -1,4 +1,4 @@
--- Notes that Kafka has the tasks of unique keys: `confirm` of core/unique.rs for each key.
+-- Records that Kafka has the tasks of unique keys: `confirm` of core/unique.rs for each key.
 --
 -- KEYS     unique keys, as in reserve.lua
 -- ARGV     per key: id

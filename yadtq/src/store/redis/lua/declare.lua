@@ -1,4 +1,4 @@
--- Notes periodic tasks that a worker declares: `declare` of core/ticks.rs for each key.
+-- Records periodic tasks that a worker declares: `declare` of core/ticks.rs for each key.
 --
 -- KEYS     hashes of periodic tasks
 -- ARGV     per key: the worker's time, TTL, schedule, time zone ('': it has none), what becomes of missed ticks, task,

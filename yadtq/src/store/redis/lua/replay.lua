@@ -10,7 +10,7 @@ local now = time[1] * 1000000 + time[2]
 
 local function replay(key, arg)
   local seq = tonumber(ARGV[arg])
-  local h = try('HMGET', key, 'status', 'seq', 'token', 'hand-on')
+  local h = try('HMGET', key, 'status', 'seq', 'token', 'hand-on', 'carried')
   if h.err then return 4, h.err end
   local status, current = h[1], tonumber(h[2]) or 1
   if status then
@@ -24,6 +24,7 @@ local function replay(key, arg)
   call('HSET', key, 'status', 'queued', 'seq', format('%.0f', seq + 1), 'attempt', '1',
     'token', format('%.0f', token), 'hand-on', 'next:1:0', 'task', ARGV[arg + 1], 'queue', ARGV[arg + 2],
     'queued-at', format('%.0f', math.floor(now / 1000)))
+  if h[5] then call('HSET', key, 'carried', '1') end
   call('PEXPIRE', key, ARGV[1])
   return 1, ''
 end

@@ -1,11 +1,12 @@
--- Ends tasks, or asks the workers that run them to: `revoke` of core/lifecycle.rs for each key. Tells who waits.
+-- Ends tasks, or asks the workers that run them to: `revoke` of core/lifecycle.rs for each key. Notifies
+-- the clients that wait.
 --
 -- KEYS     task hashes
 -- ARGV     TTL of a waiting task, beyond its time, prefix of reply channels, prefix of control channels, where the id starts in a key
--- returns  per key two values: 1 revoked: seq of its record among the delayed tasks, or ''    2 asked: worker    3 had ended: status
+-- returns  per key two values: 1 revoked: `seq time` of its record among the delayed tasks, or ''    2 asked: worker    3 had ended: status
 --                              4 not a task of ours: what is wrong
 --
--- A message on a control channel is one id. A message on a reply channel is as in complete.lua.
+-- A message on a control channel is 'r' and an id. A message on a reply channel is as in finish.lua.
 local call, try, format = redis.call, redis.pcall, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -13,16 +14,17 @@ local now_ms = math.floor(now / 1000)
 local ttl, reply_prefix, control_prefix, id_at = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local function revoke(key)
-  local h = try('HMGET', key, 'status', 'token', 'worker', 'waiters', 'attempt', 'eta', 'seq')
+  local h = try('HMGET', key, 'status', 'token', 'worker', 'waiters', 'attempt', 'eta', 'seq', 'task')
   if h.err then return 4, h.err end
   local status, id = h[1], string.sub(key, id_at, -2)
-  local delayed = h[6] and h[7] or ''
+  local delayed = h[6] and h[7] .. ' ' .. h[6] or ''
   if status == 'revoked' then return 1, delayed end
   if status == 'success' or status == 'failure' then return 3, status end
   if status == 'running' and h[3] then
     call('HSET', key, 'revoke', '1')
     call('PEXPIRE', key, ARGV[1])
-    call('PUBLISH', control_prefix .. h[3], id)
+    -- Publishes are hints, so a user without the right to them goes on.
+    try('PUBLISH', control_prefix .. h[3], 'r' .. id)
     return 2, h[3]
   end
   local token = math.max((tonumber(h[2]) or 0) + 1, now)
@@ -31,7 +33,7 @@ local function revoke(key)
   if not status then
     -- Nothing is known of it, so it may be delayed.
     call('HSET', key, 'seq', '1', 'attempt', '1', 'eta', '0')
-    delayed = '1'
+    delayed = '1 0'
   end
   call('HSET', key, 'status', 'revoked', 'token', format('%.0f', token), 'error', err,
     'finished-at', format('%.0f', now_ms))
@@ -39,8 +41,9 @@ local function revoke(key)
     'progress', 'progress-number')
   local wait = math.max((tonumber(h[6]) or 0) - now_ms, 0)
   call('PEXPIRE', key, format('%.0f', wait + ttl))
+  local task = h[8] or ''
   for waiter in string.gmatch(h[4] or '', '%S+') do
-    call('PUBLISH', reply_prefix .. waiter, struct.pack('<c1Bc0I4c0I4c0', 'r', #id, id, 0, '', #err, err))
+    try('PUBLISH', reply_prefix .. waiter, struct.pack('<c1Bc0I4c0I4c0', 'r', #id, id, #task, task, #err, err))
   end
   return 1, delayed
 end

@@ -1,9 +1,9 @@
--- Notes tasks as queued, where there is nothing of them yet.
+-- Records tasks as queued, where nothing is known of them yet.
 --
 -- KEYS     task hashes
--- ARGV     TTL of a waiting task, beyond its time; then per key: task, queue, client to tell, when it may run in ms
+-- ARGV     TTL of a waiting task, beyond its time; then per key: task, queue, client to notify, when it may run in ms
 --          (each of the two may be empty)
--- returns  per key 1, or what Redis said if the key is not a hash
+-- returns  per key 1, or what Redis said if the key is not a hash; an error if nothing can be written
 local call, try = redis.call, redis.pcall
 local time = call('TIME')
 local now_ms = math.floor((time[1] * 1000000 + time[2]) / 1000)
@@ -25,6 +25,8 @@ for i = 1, #KEYS do
     end
     call('PEXPIRE', key, string.format('%.0f', wait + ttl))
   end
+  -- If nothing can be written, it is no fault of this key.
+  if type(new) == 'table' and not string.find(new.err, 'WRONGTYPE', 1, true) then return new end
   out[i] = type(new) == 'table' and new.err or 1
 end
 return out

@@ -1,0 +1,88 @@
+//! Periodic tasks: a hash each, and a sorted set of their names by when they are forgotten.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use fred::{
+    interfaces::{FredResult, HashesInterface, SortedSetsInterface},
+    types::Value,
+};
+use futures_util::future::try_join_all;
+
+use super::{
+    RedisStore,
+    call::{Args, Script, read},
+    codec,
+};
+use crate::{
+    core::ticks::{Declaration, Declared, Known},
+    store::{Answers, PeriodicTasks, StoreError, ttl},
+};
+
+static DECLARE: Script = Script::new(&[include_str!("lua/declare.lua")]);
+
+#[async_trait]
+impl PeriodicTasks for RedisStore {
+    async fn declare(&self, tasks: &[Declaration]) -> Answers<Known> {
+        let optional = |ms: Option<u64>| ms.map(|ms| ms.to_string());
+        let key = |args: &mut Args, by: &Declaration| {
+            args.text(&self.keys.tick(&by.name));
+        };
+        let each = |args: &mut Args, by: &Declaration| {
+            args.number(by.now).number(by.ttl_ms(ttl::WAITING)).text(&by.schedule).optional(by.zone.as_deref());
+            args.text(by.missed.as_str()).text(&by.task).text(&by.queue);
+            args.optional(optional(by.next).as_deref()).optional(optional(by.last).as_deref());
+        };
+        let answers = self.batch_of(&DECLARE, tasks, key, |_| (), each).await?;
+        self.list_names(tasks).await.map_err(self.store_error())?;
+        let known = |(by, [last, since]): (&Declaration, [Value; 2])| {
+            let since = codec::text(&since).parse();
+            let detail = || StoreError::WrongType { key: self.keys.tick(&by.name), detail: codec::text(&last) };
+            Ok(Known { last: codec::text(&last).parse().ok(), since: since.map_err(|_| detail())? })
+        };
+        Ok(read(tasks, answers, known))
+    }
+
+    async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError> {
+        let client = &self.connection.client();
+        let names = client.zrange::<Vec<String>, _, _, _>(self.keys.ticks(), 0, -1, None, false, None, false);
+        let mut names = names.await.map_err(self.store_error())?;
+        names.sort_unstable();
+        let reads = names.into_iter().map(|name| async move {
+            let fields: HashMap<String, String> = client.hgetall(self.keys.tick(&name)).await?;
+            Ok(declared(&fields).map(|declared| (name.into(), declared)))
+        });
+        let all = try_join_all(reads).await.map_err(self.store_error())?;
+        Ok(all.into_iter().flatten().collect())
+    }
+}
+
+impl RedisStore {
+    /// Puts names where a list can find them. A script could not: in a cluster the set is in another slot.
+    async fn list_names(&self, tasks: &[Declaration]) -> FredResult<()> {
+        let Some(now) = tasks.iter().map(|by| by.now).max() else { return Ok(()) };
+        #[allow(clippy::cast_precision_loss, reason = "times in ms are exact for the next 280,000 years")]
+        let ends = |by: &Declaration| ((by.now + by.ttl_ms(ttl::WAITING)) as f64, by.name.to_string());
+        let (client, key) = (self.connection.client(), self.keys.ticks());
+        client.zadd::<(), _, _>(&key, None, None, false, false, tasks.iter().map(ends).collect::<Vec<_>>()).await?;
+        #[allow(clippy::cast_precision_loss, reason = "as above")]
+        client.zremrangebyscore::<(), _, _, _>(&key, f64::NEG_INFINITY, now as f64).await
+    }
+}
+
+/// A hash; `None` if it has lapsed or is written in a way that this version can't read.
+fn declared(fields: &HashMap<String, String>) -> Option<Declared> {
+    let text = |name: &str| fields.get(name).map(|text| Arc::from(&**text));
+    let ms = |name: &str| fields.get(name)?.parse().ok();
+    Some(Declared {
+        schedule: text("schedule")?,
+        zone: text("time-zone"),
+        missed: fields.get("missed")?.parse().ok()?,
+        task: text("task")?,
+        queue: text("queue")?,
+        next: ms("next"),
+        last: ms("last"),
+        since: ms("since")?,
+        declared_at: ms("declared-at")?,
+    })
+}

@@ -1,0 +1,228 @@
+//! The context of a run: what a task can learn about itself, and the state that tasks share.
+
+use std::{
+    any::{Any, TypeId, type_name},
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+};
+
+use serde::Serialize;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::{self, ProgressBuffer, Reporter};
+use crate::{
+    core::{lifecycle::Token, names::TaskId},
+    wire::failure::Failure,
+};
+
+/// The context of a run. A task that has it as its first parameter gets it from the worker. It is cheap to clone.
+///
+/// ```
+/// use yadtq::Context;
+///
+/// #[yadtq::task]
+/// async fn import(ctx: Context, rows: Vec<String>) -> usize {
+///     let mut done = 0;
+///     for _row in rows {
+///         if ctx.is_cancelled() {
+///             break;
+///         }
+///         done += 1;
+///     }
+///     done
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let ctx = Context::for_test();
+/// assert_eq!(import.run(ctx, vec!["a".into()]).await, 1);
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    id: TaskId,
+    task: Arc<str>,
+    queue: Arc<str>,
+    attempt: u32,
+    last_error: Option<Arc<Failure>>,
+    token: Token,
+    cancel: CancellationToken,
+    state: State,
+    reporter: Reporter,
+}
+
+/// The values that tasks share, by type. The worker's builder takes them.
+#[derive(Clone, Default)]
+pub(crate) struct State(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+
+impl State {
+    pub(crate) fn insert<T: Any + Send + Sync>(&mut self, value: T) {
+        Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(value));
+    }
+}
+
+/// The worker has no shared value of this type.
+#[derive(Clone, Debug, Error)]
+#[error("the worker has no state of type {type_name}; give it one with Worker::builder().state(..)")]
+pub struct MissingState {
+    type_name: &'static str,
+}
+
+impl Context {
+    pub(crate) fn new(
+        id: TaskId, task: Arc<str>, queue: Arc<str>, attempt: u32, token: Token, cancel: CancellationToken,
+        state: State,
+    ) -> Self {
+        let (last_error, reporter) = (None, Reporter::default());
+        Self { inner: Arc::new(Inner { id, task, queue, attempt, last_error, token, cancel, state, reporter }) }
+    }
+
+    /// The same context, whose progress goes to this buffer.
+    pub(crate) fn reporting(self, buffer: &Arc<ProgressBuffer>) -> Self {
+        let reporter = Reporter::new(buffer);
+        Self { inner: Arc::new(Inner { reporter, ..Arc::unwrap_or_clone(self.inner) }) }
+    }
+
+    /// The same context, with the error of the attempt before.
+    pub(crate) fn after(self, last_error: Option<Arc<Failure>>) -> Self {
+        Self { inner: Arc::new(Inner { last_error, ..Arc::unwrap_or_clone(self.inner) }) }
+    }
+
+    /// A context for unit tests of a task's body: it has a new id, attempt 1 and no state, and is never cancelled.
+    #[must_use]
+    pub fn for_test() -> Self {
+        Self::new(TaskId::new(), "test".into(), "default".into(), 1, 1, CancellationToken::new(), State::default())
+    }
+
+    /// The same context with one more shared value, for unit tests.
+    ///
+    /// ```
+    /// let ctx = yadtq::Context::for_test().with_state(42_u32);
+    /// assert_eq!(ctx.state::<u32>().unwrap(), &42);
+    /// ```
+    #[must_use]
+    pub fn with_state<T: Any + Send + Sync>(&self, value: T) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.state.insert(value);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The task's id. It is the same in every run of the task, so it can be the idempotency key in other systems.
+    #[must_use]
+    pub fn id(&self) -> &TaskId {
+        &self.inner.id
+    }
+
+    /// The task's name.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.inner.task
+    }
+
+    /// The queue from which the worker took the task.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.inner.queue
+    }
+
+    /// The number of this attempt, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// The error of the attempt before this one; `None` at the first attempt.
+    ///
+    /// ```
+    /// assert!(yadtq::Context::for_test().last_error().is_none());
+    /// ```
+    #[must_use]
+    pub fn last_error(&self) -> Option<&Failure> {
+        self.inner.last_error.as_deref()
+    }
+
+    /// The fence token of this run: greater than that of every earlier run of the task. A store that remembers
+    /// the greatest token it has seen can refuse writes of a run that lost its lease.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        self.inner.token
+    }
+
+    /// The shared value of type `T`.
+    ///
+    /// # Errors
+    /// The worker has no shared value of this type.
+    pub fn state<T: Any + Send + Sync>(&self) -> Result<&T, MissingState> {
+        let value = self.inner.state.0.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref());
+        value.ok_or(MissingState { type_name: type_name::<T>() })
+    }
+
+    /// The largest progress that can be reported, in bytes of JSON.
+    pub const MAX_PROGRESS_BYTES: usize = progress::MAX_REPORT_BYTES;
+
+    /// Reports the progress of this run to [`TaskHandle::progress`](crate::TaskHandle::progress), `yadtq status` and
+    /// [`TaskInfo::progress`](crate::admin::TaskInfo::progress). The value may have any type that serializes, up to
+    /// [`MAX_PROGRESS_BYTES`](Self::MAX_PROGRESS_BYTES) (4,096) of JSON.
+    ///
+    /// A call is cheap, even in a tight loop: it only stores the value in memory. The worker sends the latest value of each
+    /// task at most every 100 ms, so listeners may miss values in between and the last value before the end. Progress is a
+    /// hint: it is deleted when the run ends, and Redis may lose it.
+    ///
+    /// A report never fails the task. A value that is too large or does not serialize is ignored, and the first one of a run
+    /// is logged (`progress_refused`).
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use yadtq::Context;
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Done {
+    ///     rows: usize,
+    ///     of: usize,
+    /// }
+    ///
+    /// #[yadtq::task]
+    /// async fn import(ctx: Context, rows: Vec<String>) {
+    ///     for (i, _row) in rows.iter().enumerate() {
+    ///         ctx.progress(Done { rows: i + 1, of: rows.len() });
+    ///     }
+    /// }
+    /// ```
+    pub fn progress(&self, value: impl Serialize) {
+        self.inner.reporter.report(&self.inner.id, self.inner.token, &value);
+    }
+
+    /// Whether this run should stop: the task was revoked, its soft timeout or its timeout is over, its lease is lost, or the
+    /// worker stops and its drain timeout is over. What the task returns may still be recorded.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.cancel.is_cancelled()
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.inner.cancel.cancel();
+    }
+
+    /// Waits until this run should stop; see [`is_cancelled`](Self::is_cancelled).
+    pub async fn cancelled(&self) {
+        self.inner.cancel.cancelled().await;
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { id, task, attempt, token, .. } = &*self.inner;
+        f.debug_struct("Context")
+            .field("id", id)
+            .field("task", task)
+            .field("attempt", attempt)
+            .field("token", token)
+            .finish_non_exhaustive()
+    }
+}
