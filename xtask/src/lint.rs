@@ -16,5 +16,8 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     }
     // Not `--all-features`: `tls` builds OpenSSL, which needs more than a C compiler.
     command::run(project.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // The embedded backend alone, which trybuild and the quickstart build.
+    let embedded = ["clippy", "--package", "yadtq", "--no-default-features", "--", "-D", "warnings"];
+    command::run(project.cargo().args(embedded))?;
     command::run(project.cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }

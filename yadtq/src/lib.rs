@@ -29,6 +29,11 @@
 //!   [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
 
+#![cfg_attr(
+    not(all(feature = "kafka", feature = "redis")),
+    allow(dead_code, unused_imports, reason = "some parts are only used between workers of several processes")
+)]
+
 pub mod admin;
 mod broker;
 mod client;

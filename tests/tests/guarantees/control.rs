@@ -18,7 +18,7 @@ use super::{Bench, worker_with};
 
 const WAIT: Duration = Duration::from_secs(90);
 /// Longest time until workers apply a control.
-const CONTROL_LIMIT: Duration = Duration::from_secs(2);
+const CONTROL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts a worker for the queues `default` and `mail`, and waits until it takes tasks.
 async fn ready(bench: &Bench) -> Process {

@@ -13,7 +13,7 @@ use yadtq_tests::{
     until,
 };
 
-use super::{Fleet, all_succeed, now, running, start, time_of, times};
+use super::{Fleet, all_succeed, hold, now, running, start, time_of, times};
 
 /// Forwards connections until it is cut: then it answers nothing, and passes nothing on.
 struct Proxy {
@@ -59,7 +59,7 @@ async fn becomes(changed: &mut watch::Receiver<bool>, is_cut: bool) {
 }
 
 /// One of three workers reaches a server through this proxy, which is cut.
-async fn cut_off(fleet: &Fleet, env: &Env, proxy: &Proxy, most: Duration) {
+async fn cut_off(fleet: &Fleet, env: &Env, proxy: &Proxy) {
     let others = fleet.workers(2).await;
     let alone = start(env);
     alone.event("partitions_assigned", |_| true).await;
@@ -77,7 +77,8 @@ async fn cut_off(fleet: &Fleet, env: &Env, proxy: &Proxy, most: Duration) {
     all_succeed(handles).await;
     let took = cut.elapsed().expect("later");
     println!("all tasks had ended {took:?} after the cut");
-    assert!(took <= most, "{took:?}");
+    // The lease and a second.
+    hold("it", took, Duration::from_secs(7), Duration::from_secs(20));
     assert!(running(&alone).is_empty() || !times(&others, "task_started").is_empty());
 
     proxy.restore();
@@ -94,7 +95,7 @@ async fn others_run_the_tasks_of_a_worker_that_is_cut_off_from_redis() {
     let fleet = Fleet::new("noredis").await;
     let proxy = Proxy::to(servers::redis().trim_start_matches("redis://").trim_end_matches('/'), 0).await;
     let env = fleet.env.clone().with("YADTQ_REDIS", &format!("redis://{}", proxy.address));
-    cut_off(&fleet, &env, &proxy, Duration::from_secs(7)).await;
+    cut_off(&fleet, &env, &proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,5 +105,5 @@ async fn others_run_the_tasks_of_a_worker_that_is_cut_off_from_kafka() {
     let fleet = Fleet::with("nokafka", &kafka.address(), &servers::redis()).await;
     let proxy = Proxy::to(&kafka.proxied_address(), port).await;
     let env = fleet.env.clone().with("YADTQ_KAFKA", &proxy.address);
-    cut_off(&fleet, &env, &proxy, Duration::from_secs(7)).await;
+    cut_off(&fleet, &env, &proxy).await;
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use yadtq::TaskHandle;
 use yadtq_tests::{process::Process, tasks, until};
 
-use super::{Fleet, all_succeed, now, quantile, start, times};
+use super::{Fleet, all_succeed, hold, now, quantile, start, times};
 
 const PER_SECOND: u64 = 150;
 
@@ -48,7 +48,7 @@ async fn start_lags(sent: Vec<(SystemTime, TaskHandle<u64>)>, workers: &[Process
 }
 
 /// Four workers, of which one at a time is killed in this interval, as soon as its successor has been started.
-async fn crash_loop(test: &str, interval_ms: u64, is_same: bool, most: Duration) {
+async fn crash_loop(test: &str, interval_ms: u64, is_same: bool, promised: Duration, otherwise: Duration) {
     let fleet = Fleet::new(test).await;
     let mut workers = fleet.workers(4).await;
     let mut dead = Vec::new();
@@ -76,15 +76,15 @@ async fn crash_loop(test: &str, interval_ms: u64, is_same: bool, most: Duration)
         "{} tasks, {kills} kills, one each {interval_ms} ms: start lag p50 {p50:?}, p99 {p99:?}, max {max:?}",
         lags.len()
     );
-    assert!(p99 <= most, "p99 {p99:?}");
+    hold("99 % of the starts", p99, promised, otherwise);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_four_workers_in_a_crash_loop_delays_little() {
-    crash_loop("loop", 2_000, true, Duration::from_secs(3)).await;
+    crash_loop("loop", 2_000, true, Duration::from_secs(3), Duration::from_millis(5_500)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_four_workers_killed_every_second_does_not_stop_the_work() {
-    crash_loop("everysecond", 1_000, false, Duration::from_secs(8)).await;
+    crash_loop("everysecond", 1_000, false, Duration::from_secs(8), Duration::from_secs(20)).await;
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all checks that a change must pass, in one command.
 
+mod failures;
 mod python;
 mod report;
 mod tally;
@@ -12,6 +13,7 @@ use clap::Args;
 use crate::project::Project;
 use crate::services::{self, Services, Variables};
 use crate::{command, lint};
+use failures::Failures;
 use report::Report;
 use tally::Tally;
 
@@ -71,7 +73,13 @@ fn cargo_test(project: &Project, filters: &[String], variables: &Variables, tall
     let mut cargo = project.cargo();
     // Without --no-fail-fast, the count would end at the first test binary that fails.
     cargo.args(["test", "--workspace", "--no-fail-fast", "--"]).args(filters).envs(variables.iter());
-    let status = command::run_watched(&mut cargo, |line| tally.line(&line))?;
+    let mut failures = Failures::default();
+    let status = command::run_watched(&mut cargo, |line| {
+        tally.line(&line);
+        failures.line(&line);
+    })?;
+    // Once more at the end, where a reader of a long log looks first.
+    failures.take().iter().for_each(|line| println!("{line}"));
     if tally.failed > 0 {
         bail!("{} failed", tally.failed);
     }

@@ -73,6 +73,7 @@ conformance_tests!(memory, {
     let namespace = Namespace::default();
     Rig { broker: Arc::new(MemoryBroker::new(namespace.clone())), namespace }
 });
+#[cfg(feature = "kafka")]
 conformance_tests!(kafka, crate::broker::kafka::tests::rig(""));
 
 async fn records_come_back_byte_for_byte(rig: Rig) {

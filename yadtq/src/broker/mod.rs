@@ -6,6 +6,7 @@
 //! compacted, the delayed tasks and the control topic: they keep the latest record of each key, and nobody commits there. The rest
 //! of the crate cannot see which of the two implementations it uses: the conformance suite holds both to the contracts below.
 
+#[cfg(feature = "kafka")]
 pub(crate) mod kafka;
 pub(crate) mod memory;
 

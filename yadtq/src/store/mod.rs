@@ -18,13 +18,14 @@
 mod channels;
 #[cfg(test)]
 mod conformance;
-#[cfg(test)]
+#[cfg(all(test, feature = "redis"))]
 mod histories;
 mod limits;
 mod mailbox;
 pub(crate) mod memory;
 mod ownership;
 mod periodic_tasks;
+#[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod registry;
 mod slots;

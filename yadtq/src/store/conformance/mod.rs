@@ -23,12 +23,11 @@ use self::{
     claims::*, in_place::*, limits::*, notices::*, ownership::*, periodic::*, replays::*, runs::*, slots::*,
     uniques::*, waits::*, workers::*,
 };
+#[cfg(feature = "redis")]
+use super::redis::testing::{cluster_for_test, redis_for_test, restricted_for_test};
 use super::{
     Answers, Beaten, DeadTask, Finish, Lease, MAX_WAITERS, Notice, NoticeReceiver, Reply, Report, Reservation, Store,
-    StoreError, Submission, WorkerInfo,
-    memory::MemoryStore,
-    redis::testing::{cluster_for_test, redis_for_test, restricted_for_test},
-    ttl,
+    StoreError, Submission, WorkerInfo, memory::MemoryStore, ttl,
 };
 use crate::{
     clock::SystemClock,
@@ -116,9 +115,12 @@ macro_rules! conformance_tests {
 }
 
 conformance_tests!(memory, MemoryStore::new(SystemClock::shared()));
+#[cfg(feature = "redis")]
 conformance_tests!(redis, redis_for_test().await);
+#[cfg(feature = "redis")]
 conformance_tests!(cluster, cluster_for_test().await);
 // Whoever may not use channels gets no notices, and everything else.
+#[cfg(feature = "redis")]
 conformance_tests!(without_channels, restricted_for_test().await;
     claim_table claim_twice quarantine_counts_over_a_batch submit_changes_nothing_that_is_there
     success_needs_the_token success_of_a_lost_record failure_drops_what_is_transient extend_makes_a_lost_record_again

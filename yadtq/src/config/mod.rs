@@ -1,31 +1,27 @@
 //! The settings of a client, such as the servers' addresses: from a builder, else from the environment, else a default.
 
+#[cfg_attr(not(all(feature = "kafka", feature = "redis")), path = "no_servers.rs")]
+mod servers;
+mod settings;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+pub(crate) use self::settings::{KAFKA, KAFKA_CONF, NAMESPACE, REDIS};
+use self::{
+    servers::Servers,
+    settings::{Settings, var},
+};
 use crate::{
-    broker::{
-        Broker,
-        kafka::{KafkaBroker, KafkaConfig},
-        memory::MemoryBroker,
-    },
+    broker::{Broker, memory::MemoryBroker},
     clock::{Clock, SystemClock},
     core::names::Namespace,
     error::Error,
-    store::{Store, memory::MemoryStore, redis::RedisStore},
+    store::{Store, memory::MemoryStore},
 };
-
-/// The variable with Kafka's servers, `host:port,..`, or `embedded`.
-pub(crate) const KAFKA: &str = "YADTQ_KAFKA";
-/// The variable with the URL of Redis.
-pub(crate) const REDIS: &str = "YADTQ_REDIS";
-/// The variable with the prefix of every topic and key.
-pub(crate) const NAMESPACE: &str = "YADTQ_NAMESPACE";
-/// The variable with settings for librdkafka, `key=value,..`.
-pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
 
 /// Both servers in the memory of this process.
 #[derive(Clone, Debug)]
@@ -51,7 +47,8 @@ impl Embedded {
 /// The servers that a client uses.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    Servers { kafka: KafkaConfig, redis: String },
+    /// Kafka and Redis.
+    Servers(Servers),
     Embedded(Embedded),
 }
 
@@ -69,10 +66,7 @@ impl Config {
     pub(crate) fn open_broker(&self) -> Result<Arc<dyn Broker>, Error> {
         match &self.target {
             Target::Embedded(embedded) => Ok(Arc::clone(&embedded.broker) as _),
-            // No server was contacted yet, so an error here is about a setting.
-            Target::Servers { kafka, .. } => {
-                Ok(KafkaBroker::connect(kafka.clone()).map_err(|e| Error::config(KAFKA_CONF, e))?)
-            }
+            Target::Servers(servers) => servers.open_broker(),
         }
     }
 
@@ -80,9 +74,7 @@ impl Config {
     pub(crate) fn open_store(&self) -> Result<Arc<dyn Store>, Error> {
         match &self.target {
             Target::Embedded(embedded) => Ok(Arc::clone(&embedded.store) as _),
-            Target::Servers { redis, .. } => {
-                Ok(RedisStore::connect(redis, &self.namespace).map_err(|e| Error::config(REDIS, e))?)
-            }
+            Target::Servers(servers) => servers.open_store(&self.namespace),
         }
     }
 
@@ -90,9 +82,7 @@ impl Config {
     pub(crate) fn servers(&self) -> String {
         match &self.target {
             Target::Embedded(_) => "embedded".to_owned(),
-            Target::Servers { kafka, redis } => {
-                format!("kafka {} and redis {}", kafka.bootstrap, without_password(redis))
-            }
+            Target::Servers(servers) => servers.addresses(),
         }
     }
 }
@@ -208,19 +198,16 @@ impl ClientBuilder {
         let target = if bootstrap == "embedded" {
             Target::Embedded(process_wide(&namespace))
         } else {
-            let extra = KafkaConfig::parse_extra(&var(KAFKA_CONF).unwrap_or_default());
-            let mut extra = extra.map_err(|e| Error::config(KAFKA_CONF, e))?;
-            extra.extend(self.kafka_conf);
-            let kafka = KafkaConfig {
-                bootstrap,
-                extra,
+            let settings = Settings {
+                kafka: bootstrap,
+                redis: self.redis.or_else(|| var(REDIS)).unwrap_or_else(|| "redis://localhost:6379".to_owned()),
+                environment: var(KAFKA_CONF).unwrap_or_default(),
+                kafka_conf: self.kafka_conf,
                 partitions: self.partitions,
                 replication: self.replication,
                 send_timeout: self.send_timeout,
-                namespace: namespace.clone(),
             };
-            let redis = self.redis.or_else(|| var(REDIS)).unwrap_or_else(|| "redis://localhost:6379".to_owned());
-            Target::Servers { kafka, redis }
+            Target::Servers(Servers::new(settings, &namespace)?)
         };
         Ok(Config { target, namespace, max_record_bytes: self.max_record_bytes, clock })
     }
@@ -232,27 +219,4 @@ fn process_wide(namespace: &Namespace) -> Embedded {
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let instance = shared.entry(namespace.to_string());
     instance.or_insert_with(|| Embedded::new(namespace, SystemClock::shared())).clone()
-}
-
-fn var(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// The URL without user and password, so that it can be shown.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_password("redis://user:secret@host:6379/1"), "redis://host:6379/1");
-        assert_eq!(without_password("redis://host"), "redis://host");
-    }
 }

@@ -1,0 +1,72 @@
+//! Kafka and Redis as the servers of a client: their settings, and the connections to them.
+
+use std::sync::Arc;
+
+use super::settings::{KAFKA_CONF, REDIS, Settings};
+use crate::{
+    broker::{
+        Broker,
+        kafka::{KafkaBroker, KafkaConfig},
+    },
+    core::names::Namespace,
+    error::Error,
+    store::{Store, redis::RedisStore},
+};
+
+/// Kafka and Redis, which are not connected to yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Servers {
+    kafka: KafkaConfig,
+    redis: String,
+}
+
+impl Servers {
+    pub(super) fn new(settings: Settings, namespace: &Namespace) -> Result<Self, Error> {
+        let mut extra = KafkaConfig::parse_extra(&settings.environment).map_err(|e| Error::config(KAFKA_CONF, e))?;
+        extra.extend(settings.kafka_conf);
+        let kafka = KafkaConfig {
+            bootstrap: settings.kafka,
+            extra,
+            partitions: settings.partitions,
+            replication: settings.replication,
+            send_timeout: settings.send_timeout,
+            namespace: namespace.clone(),
+        };
+        Ok(Self { kafka, redis: settings.redis })
+    }
+
+    /// Opens connections to Kafka. A server that cannot be reached is retried in the background.
+    pub(super) fn open_broker(&self) -> Result<Arc<dyn Broker>, Error> {
+        // No server was contacted yet, so an error here is about a setting.
+        Ok(KafkaBroker::connect(self.kafka.clone()).map_err(|e| Error::config(KAFKA_CONF, e))?)
+    }
+
+    /// The same for Redis. The connections belong to the current runtime.
+    pub(super) fn open_store(&self, namespace: &Namespace) -> Result<Arc<dyn Store>, Error> {
+        Ok(RedisStore::connect(&self.redis, namespace).map_err(|e| Error::config(REDIS, e))?)
+    }
+
+    /// Their addresses without passwords, to show them to a person.
+    pub(super) fn addresses(&self) -> String {
+        format!("kafka {} and redis {}", self.kafka.bootstrap, without_password(&self.redis))
+    }
+}
+
+/// The URL without user and password, so that it can be shown.
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("redis://user:secret@host:6379/1"), "redis://host:6379/1");
+        assert_eq!(without_password("redis://host"), "redis://host");
+    }
+}

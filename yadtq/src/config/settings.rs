@@ -1,0 +1,29 @@
+//! The settings of both servers as they were given, and the variables that give them.
+
+use std::time::Duration;
+
+/// The variable with Kafka's servers, `host:port,..`, or `embedded`.
+pub(crate) const KAFKA: &str = "YADTQ_KAFKA";
+/// The variable with the URL of Redis.
+pub(crate) const REDIS: &str = "YADTQ_REDIS";
+/// The variable with the prefix of every topic and key.
+pub(crate) const NAMESPACE: &str = "YADTQ_NAMESPACE";
+/// The variable with settings for librdkafka, `key=value,..`.
+pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
+
+/// What [`ClientBuilder`](super::ClientBuilder) and the environment say about Kafka and Redis.
+pub(super) struct Settings {
+    pub(super) kafka: String,
+    pub(super) redis: String,
+    /// The value of `YADTQ_KAFKA_CONF`.
+    pub(super) environment: String,
+    pub(super) kafka_conf: Vec<(String, String)>,
+    pub(super) partitions: i32,
+    pub(super) replication: Option<i32>,
+    pub(super) send_timeout: Duration,
+}
+
+/// A variable of the environment, unless it is empty.
+pub(super) fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
