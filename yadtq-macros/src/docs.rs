@@ -10,6 +10,7 @@ pub(crate) struct Docs {
     pub(crate) item: TokenStream,
     pub(crate) call: TokenStream,
     pub(crate) delay: TokenStream,
+    pub(crate) handle: TokenStream,
     pub(crate) run: TokenStream,
 }
 
@@ -22,9 +23,13 @@ impl Docs {
             Some(_) => (".await", ""),
             None => ("", " Workers run it on their blocking pool."),
         };
-        let context = match shape.context {
-            Some(_) => " The worker provides the `Context`; a test takes `Context::for_test()`.",
-            None => "",
+        let context = match (&shape.context, shape.states.is_empty()) {
+            (Some(_), true) => " The worker provides the `Context`; a test takes `Context::for_test()`.",
+            (Some(_), false) => {
+                " The worker provides the `Context` and the state; a test takes `Context::for_test()` and `State::new(value)`."
+            }
+            (None, false) => " The worker provides the state; a test takes `State::new(value)`.",
+            (None, true) => "",
         };
         Self {
             item: lines(&[
@@ -47,6 +52,7 @@ impl Docs {
                 "# Errors".to_owned(),
                 "An argument cannot be sent, or Kafka did not acknowledge the task.".to_owned(),
             ]),
+            handle: lines(&[format!("The handle of a task `{task}` that was sent from anywhere, by its id.")]),
             run: lines(&[format!("Runs the body of `{task}` in this process, without a queue or a worker.{context}")]),
         }
     }

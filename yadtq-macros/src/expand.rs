@@ -41,22 +41,25 @@ pub(crate) struct Expansion<'a> {
 
 impl<'a> Expansion<'a> {
     pub(crate) fn new(options: &Options, function: &'a Function, shape: &'a Shape) -> Self {
-        let yadtq = options.yadtq().to_token_stream();
         let definition = definition();
         let position = |key: &LitStr| shape.params.iter().position(|param| param.wire_name() == key.value());
         let limit_key = options.text("limit_key").and_then(|key| {
             position(key).map(|at| quote!(#definition.limits.key = ::core::option::Option::Some((#key, #at));))
         });
-        let settings = options.settings(&definition);
+        let (yadtq, settings) = (options.yadtq().to_token_stream(), options.settings(&definition));
+        let private = quote!(#yadtq::__private);
+        let states = shape.states.iter().map(|Param { ty, .. }| {
+            quote_spanned!(ty.span()=> #definition.states.push(<#ty as #private::SharedState>::needed());)
+        });
         Self {
             function,
             shape,
             retry_if: options.retry_if().cloned(),
             attrs: forward::sort(&function.attrs),
             docs: Docs::new(function, shape),
-            private: quote!(#yadtq::__private),
             name: options.text("name").map_or_else(|| function.sig.ident.unraw().to_string(), LitStr::value),
-            settings: quote!(#settings #limit_key),
+            settings: quote!(#settings #limit_key #(#states)*),
+            private,
             yadtq,
         }
     }
@@ -116,7 +119,7 @@ impl<'a> Expansion<'a> {
 
     fn methods(&self) -> TokenStream {
         let Self { yadtq, private, name, function, shape, .. } = self;
-        let Docs { call: call_docs, delay: delay_docs, run: run_docs, .. } = &self.docs;
+        let Docs { call: call_docs, delay: delay_docs, handle: handle_docs, run: run_docs, .. } = &self.docs;
         let (vis, task, asyncness) = (&function.vis, &function.sig.ident, &function.sig.asyncness);
         let (names, params) = lists(shape.params.iter());
         let (all_names, all_params) = lists(shape.all_params());
@@ -138,6 +141,11 @@ impl<'a> Expansion<'a> {
                     self, #params
                 ) -> ::core::result::Result<#yadtq::TaskHandle<#output>, #yadtq::Error> {
                     #private::delay::<Self>(self.call(#names)).await
+                }
+
+                #handle_docs
+                #vis fn handle(self, client: &#yadtq::Client, id: #yadtq::TaskId) -> #yadtq::TaskHandle<#output> {
+                    client.handle(id)
                 }
 
                 #run_docs
@@ -181,9 +189,14 @@ impl<'a> Expansion<'a> {
         let wires = shape.params.iter().map(Param::wire_name);
         let mut steps = quote!(#args.expect(&[#(#wires),*])?;);
         let mut values = Vec::new();
+        for (position, Param { ty, .. }) in shape.states.iter().enumerate() {
+            let value = hygienic(&format!("state_{position}"), ty.span());
+            steps.extend(quote!(let #value = <#ty as #private::SharedState>::shared(&#context)?;));
+            values.push(value);
+        }
         if let Some(Param { ty, .. }) = &shape.context {
             steps.extend(quote!(let #context = <#ty as #private::Injected>::inject(#context);));
-            values.push(context.clone());
+            values.insert(0, context.clone());
         }
         for (position, param) in shape.params.iter().enumerate() {
             let (wire, ty) = (param.wire_name(), &param.ty);

@@ -72,6 +72,22 @@ use self::{
 /// # }
 /// ```
 ///
+/// Parameters of type `State<T>` (or `yadtq::State<T>`) after it are not sent either: the worker provides the values that tasks
+/// share, and its builder refuses a worker that lacks one.
+///
+/// ```
+/// use yadtq::State;
+///
+/// #[yadtq::task]
+/// async fn greet(greeting: State<String>, name: String) -> String {
+///     format!("{}, {name}", *greeting)
+/// }
+///
+/// # #[tokio::main] async fn main() {
+/// assert_eq!(greet.run(State::new("Hello".to_owned()), "Ada".to_owned()).await, "Hello, Ada");
+/// # }
+/// ```
+///
 /// The function returns nothing, a value, or a `Result`, which may have an alias. The value is sent as JSON, like the
 /// arguments. The error may be any `std::error::Error`, `anyhow::Error`, `Box<dyn Error>`, `String`, `&'static str` or
 /// `yadtq::TaskError`; the caller gets its text and the texts of its sources. Both types must be as visible as the function.
@@ -113,8 +129,8 @@ use self::{
 /// | `expires` | the time after it was sent within which the task must start; later it is revoked | no limit |
 /// | `unique` | for how long a later call with the same arguments makes no second task | every call makes one |
 /// | `priority` | how soon the task starts, compared with other tasks of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |
-/// | `max_retries` | number of retries after the first attempt, at most 1000 | that of the worker, 3 |
-/// | `retry_base`, `retry_cap` | the longest delay before the first retry, which doubles with each retry, and the longest delay before any retry | those of the worker, `1s` and `10m` |
+/// | `max_retries` | number of retries after the first attempt, at most 1000 | that of the worker, 12 |
+/// | `retry_base`, `retry_cap` | the longest delay before the first retry (the shortest is half of it), which doubles with each retry, and the longest delay before any retry | those of the worker, `2s` and `1h` |
 /// | `retry_if` | the path of a function from a reference to the error to `bool`: whether to retry | every error is retried |
 /// | `rate_limit` | the largest rate at which tasks start, over all workers: `10/s`, `100/m`, `5/h`; at most 10000/s. Tasks that may not start yet wait outside the worker | no limit |
 /// | `rate_burst` | number of tasks that may start at once under that rate, after a time without starts; 1 to 100000 | 1: starts are evenly spread |

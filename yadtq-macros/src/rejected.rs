@@ -52,6 +52,10 @@ fn methods(expansion: &Expansion<'_>) -> TokenStream {
                 ::core::unreachable!()
             }
 
+            #vis fn handle(self, client: &#yadtq::Client, id: #yadtq::TaskId) -> #yadtq::TaskHandle<#output> {
+                ::core::unreachable!()
+            }
+
             #(#attrs)*
             #vis #constness #asyncness #unsafety fn run #generics (self, #inputs) #returned #bounds #body
         }

@@ -63,6 +63,8 @@ impl ToTokens for Function {
 pub(crate) struct Shape {
     /// The leading `Context`, which the worker provides.
     pub(crate) context: Option<Param>,
+    /// The shared values that follow it, which the worker provides as well.
+    pub(crate) states: Vec<Param>,
     /// The parameters that are sent.
     pub(crate) params: Vec<Param>,
     /// The type that the function returns, `()` if it names none.
@@ -85,14 +87,14 @@ impl Param {
 impl Shape {
     /// All parameters of the function, in order.
     pub(crate) fn all_params(&self) -> impl Iterator<Item = &Param> {
-        self.context.iter().chain(&self.params)
+        self.context.iter().chain(&self.states).chain(&self.params)
     }
 
     /// Checks the signature. If there are errors, the shape is as complete as possible.
     pub(crate) fn check(sig: &Signature, errors: &mut Errors) -> Self {
         check_qualifiers(sig, errors);
         check_generics(sig, errors);
-        let mut shape = Self { context: None, params: Vec::new(), returned: returned(sig, errors) };
+        let mut shape = Self { context: None, states: Vec::new(), params: Vec::new(), returned: returned(sig, errors) };
         for (position, input) in sig.inputs.iter().enumerate() {
             match input {
                 FnArg::Receiver(receiver) => errors.at(
@@ -111,18 +113,31 @@ impl Shape {
 
     fn add(&mut self, position: usize, input: &PatType, errors: &mut Errors) {
         let ty = (*input.ty).clone();
-        if !types::is_context(&ty) {
+        // What the worker provides is not sent, so it needs no name.
+        let provided_name = |name: String, errors: &mut Errors| match &*input.pat {
+            Pat::Wild(_) => format_ident!("{name}"),
+            _ => param_name(position, input, errors),
+        };
+        if types::is_context(&ty) {
+            if position > 0 {
+                errors.at(&ty, context_misplaced(self.context.is_some()));
+            } else {
+                self.context = Some(Param { name: provided_name("context".to_owned(), errors), ty });
+            }
+        } else if types::is_state(&ty) {
+            if !self.params.is_empty() {
+                errors.at(
+                    &ty,
+                    "a `State` comes from the worker, not from the caller; put it after the `Context` and before the \
+                     parameters that are sent",
+                );
+            } else {
+                let name = provided_name(format!("state_{position}"), errors);
+                self.states.push(Param { name, ty });
+            }
+        } else {
             types::check_argument(&input.ty, errors);
             self.params.push(Param { name: param_name(position, input, errors), ty });
-        } else if position > 0 {
-            errors.at(&ty, context_misplaced(self.context.is_some()));
-        } else {
-            let name = match &*input.pat {
-                // The context is not sent, so it needs no name.
-                Pat::Wild(_) => format_ident!("context"),
-                _ => param_name(position, input, errors),
-            };
-            self.context = Some(Param { name, ty });
         }
     }
 }

@@ -10,12 +10,27 @@ pub(crate) fn is_context(ty: &Type) -> bool {
     last_segment(ty).is_some_and(|segment| segment.ident == "Context" && segment.arguments.is_none())
 }
 
+/// Whether the type is written `State<T>`.
+pub(crate) fn is_state(ty: &Type) -> bool {
+    let is_one = |segment: &PathSegment| match &segment.arguments {
+        PathArguments::AngleBracketed(arguments) => arguments.args.len() == 1,
+        _ => false,
+    };
+    last_segment(ty).is_some_and(|segment| segment.ident == "State" && is_one(segment))
+}
+
 /// Checks the type of an argument.
 pub(crate) fn check_argument(ty: &Type, errors: &mut Errors) {
     if let Type::Reference(reference) = ty
         && is_context(&reference.elem)
     {
         errors.at(ty, "take the `Context` by value: it is cheap to clone");
+        return;
+    }
+    if let Type::Reference(reference) = ty
+        && is_state(&reference.elem)
+    {
+        errors.at(ty, "take the `State` by value: it is cheap to clone, and derefs to the shared value");
         return;
     }
     let Found { references, impl_traits } = Found::in_type(ty);

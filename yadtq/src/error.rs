@@ -110,6 +110,12 @@ pub enum Error {
         #[source]
         source: BrokerError,
     },
+    /// There is no client to send with: none is installed, and the environment names no servers.
+    #[error(
+        "no client is installed, and YADTQ_KAFKA is not set: call `client.install()` when the program starts, send with \
+         `task.call(..).send(&client)`, or set YADTQ_KAFKA and YADTQ_REDIS (YADTQ_KAFKA=embedded for a first try)"
+    )]
+    NoClient,
     /// Redis did not answer whether the unique key is free; nothing was sent. The call can be repeated.
     #[error(
         "unique key `{key}` of task {task} could not be reserved, and nothing was sent: {source}; send it again when redis \

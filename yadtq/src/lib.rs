@@ -66,7 +66,7 @@ pub use crate::{
     error::Error,
     periodic::Periodic,
     store::StoreError,
-    task::{Context, Definition, IntoTaskError, MissingState, Task, TaskError},
+    task::{Context, Definition, IntoTaskError, MissingState, State, Task, TaskError, Tasks},
     wire::failure::{ErrorKind, Failure},
     worker::{RunningWorker, Worker, WorkerBuilder},
 };
@@ -80,7 +80,7 @@ pub mod __private {
         client::delay,
         task::{
             ArgsError, Body, Finished, Injected, NotResult, Probe, Reader, Ret, Returned, RunBlocking, RunFuture,
-            Split, Writer, finish, finish_if,
+            SharedState, Split, Writer, finish, finish_if,
         },
     };
 }

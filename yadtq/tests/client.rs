@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use yadtq::{Call, Client, Error, Rate, Status, TaskId, Worker};
+use yadtq::{Call, Client, Error, Rate, Retry, State, Status, TaskId, Worker};
 
 #[yadtq::task]
 async fn add(a: i64, b: i64) -> i64 {
@@ -117,6 +117,12 @@ fn a_worker_hands_back_what_a_dropped_runtime_ran() {
     outer.block_on(worker.stop()).unwrap();
 }
 
+#[yadtq::task(retry_cap = "5s")]
+async fn hasty() {}
+
+#[yadtq::task]
+async fn needs(_: State<String>, _: State<u8>) {}
+
 #[tokio::test]
 async fn wrong_workers_are_refused() {
     let client = Client::embedded();
@@ -142,6 +148,15 @@ async fn wrong_workers_are_refused() {
     says("task_max_running: no task named `sub`", build().register(add).task_max_running("sub", 5).build());
     says("concurrency: must be at most", build().register(add).concurrency(usize::MAX).build());
     says("`events` is reserved", build().register(add).queues(["mail", "events"]).build());
+    says("revoke_grace: must be at most a day", build().register(add).revoke_grace(Duration::MAX).build());
+    let slow = Retry::new().base(Duration::from_secs(60));
+    says("task `hasty`: retry_base: must not be longer", build().register(hasty).retry(slow).build());
+    says(
+        "state: task `needs` needs alloc::string::String, task `needs` needs u8; add .state(value)",
+        build().register(needs).build(),
+    );
+    says("state: task `needs` needs u8; add", build().register(needs).state(String::new()).build());
+    drop(build().register(needs).state(String::new()).state(1_u8).build().unwrap());
     says("queues: none", build().register(add).queues(Vec::<String>::new()).build());
     build().register(add).drain_timeout(Duration::MAX).start().await.unwrap().stop().await.unwrap();
 }

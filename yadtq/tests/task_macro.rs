@@ -4,7 +4,7 @@
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use yadtq::{Call, Client, Context, Error, ErrorKind, RunningWorker, Task, TaskError, Worker};
+use yadtq::{Call, Client, Context, Error, ErrorKind, RunningWorker, State, Task, TaskError, Worker};
 
 /// Adds.
 #[yadtq::task(name = "math.add", queue = "math", timeout = "1m 30s")]
@@ -20,6 +20,23 @@ fn shout(r#type: String, times: Option<usize>) -> String {
 #[yadtq::task]
 async fn attempt(ctx: Context, plus: u32) -> Result<u32, yadtq::MissingState> {
     Ok(ctx.attempt() + plus + ctx.state::<u32>()?)
+}
+
+#[yadtq::task]
+async fn with_states(ctx: Context, base: State<u32>, _: State<String>, plus: u32) -> u32 {
+    ctx.attempt() + *base + plus
+}
+
+#[yadtq::task]
+fn blocking_with_state(prefix: State<String>, name: String) -> String {
+    format!("{}{name}", *prefix)
+}
+
+/// Fails if there is no state of this type, as the error's source.
+#[yadtq::task]
+async fn without_state(ctx: Context) -> anyhow::Result<u8> {
+    use anyhow::Context as _;
+    Ok(*ctx.state::<u8>().context("no settings")?)
 }
 
 #[yadtq::task]
@@ -110,20 +127,11 @@ async fn start() -> (Client, RunningWorker) {
     let worker = Worker::builder()
         .client(&client)
         .state(10_u32)
-        .register(add)
-        .register(shout)
-        .register(attempt)
-        .register(name_of)
-        .register(mirror)
-        .register(nothing)
-        .register(aliased)
-        .register(fail::own_type)
-        .register(fail::any)
-        .register(fail::boxed)
-        .register(fail::boxed_send)
-        .register(fail::text)
-        .register(fail::static_text)
-        .register(fail::task_error)
+        .state("Dr. ".to_owned())
+        .register((add, shout, attempt, name_of, mirror, nothing, aliased))
+        .register((with_states, blocking_with_state, without_state))
+        .register(yadtq::tasks![fail::own_type, fail::any, fail::boxed, fail::boxed_send])
+        .register((fail::text, (fail::static_text, fail::task_error)))
         .retry(yadtq::Retry::never());
     let worker = worker.build().expect("names differ").start().await.expect("a worker in memory starts");
     (client, worker)
@@ -162,6 +170,9 @@ async fn run_is_the_function() {
     assert_eq!(attempt.run(Context::for_test().with_state(1_u32), 1).await.unwrap(), 3);
     assert!(attempt.run(Context::for_test(), 1).await.unwrap_err().to_string().contains("u32"));
     assert_eq!(name_of.run(Context::for_test()), "test in default");
+    let text = || State::new("Dr. ".to_owned());
+    assert_eq!(with_states.run(Context::for_test(), State::new(10), text(), 1).await, 12);
+    assert_eq!(blocking_with_state.run(text(), "Who".to_owned()), "Dr. Who");
     nothing.run().await;
     assert_eq!(aliased.run("7".to_owned()).await.unwrap(), 7);
 }
@@ -175,6 +186,9 @@ async fn calls_reach_the_function() {
     assert_eq!(outcome(&client, name_of.call()).await.unwrap(), "name_of in default");
     assert_eq!(outcome(&client, mirror.call(Point { x: 1, y: 2 }, (10, 20))).await.unwrap(), Point { x: 22, y: 11 });
     outcome(&client, nothing.call()).await.unwrap();
+    assert_eq!(outcome(&client, with_states.call(5)).await.unwrap(), 16);
+    let handle = blocking_with_state.call("Who".to_owned()).send(&client).await.unwrap();
+    assert_eq!(blocking_with_state.handle(&client, handle.id().clone()).await.unwrap(), "Dr. Who");
     assert_eq!(outcome(&client, aliased.call("7".to_owned())).await.unwrap(), 7);
     worker.stop().await.unwrap();
 }
@@ -197,6 +211,16 @@ async fn arguments_go_by_position_or_by_name() {
     // The context is not a parameter that callers can send.
     let by_name = Call::<u32>::named("attempt", serde_json::json!({ "ctx": 1, "plus": 1 }));
     assert_eq!(failure(&client, by_name).await, arguments("no parameter is named `ctx`; the parameters are: plus"));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn missing_state_is_not_retried() {
+    let client = Client::embedded();
+    let worker = Worker::builder().client(&client).register(without_state).start().await.unwrap();
+    let error = outcome(&client, without_state.call()).await.unwrap_err();
+    assert!(matches!(&error, Error::TaskFailed { attempts: 1, .. }), "{error:?}");
+    assert!(error.to_string().contains("no state of type u8"), "{error}");
     worker.stop().await.unwrap();
 }
 

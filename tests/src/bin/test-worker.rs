@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use yadtq::{Error, Periodic, Worker};
+use yadtq::{Error, Periodic, Retry, Worker};
 use yadtq_tests::{
     soak::{self, Soak},
     tasks::{self, Record},
@@ -50,6 +50,8 @@ async fn work() -> Result<(), Error> {
         .register(tasks::paced)
         .register(tasks::per_user)
         .register(tasks::few)
+        // A test does not wait for an hour.
+        .retry(Retry::new().max(3).base(Duration::from_secs(1)))
         .state(Arc::clone(&record));
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));

@@ -14,7 +14,7 @@ use super::{background, replies, waiting::Waiting};
 use crate::{
     broker::Broker,
     clock::SystemClock,
-    config::{ClientBuilder, Config, Embedded, Target},
+    config::{self, ClientBuilder, Config, Embedded, Target},
     core::{
         lifecycle::TaskState,
         names::{ClientId, Namespace, TaskId},
@@ -62,8 +62,8 @@ pub(super) struct Inner {
 static INSTALLED: OnceLock<Client> = OnceLock::new();
 
 tokio::task_local! {
-    /// The client of the worker that runs the current task.
-    static CLIENT_OF_WORKER: Client;
+    /// The client of this future or blocking task: of the worker that runs it, or of a [`Client::scope`].
+    static SCOPED: Client;
 }
 
 impl Client {
@@ -142,28 +142,54 @@ impl Client {
         INSTALLED.set(self.clone()).map_err(|_| Error::AlreadyInstalled)
     }
 
-    /// The current client: inside a task the worker's client, else the installed client, else a client that is made from
-    /// the environment and installed. A future that a task spawns does not count as inside the task: clone the client into
-    /// it.
+    /// The current client: inside a [`scope`](Self::scope) or a task that of the scope or the worker, else the installed client,
+    /// else a client that is made from the environment and installed. A future that a task spawns does not count as inside the
+    /// task: clone the client into it.
     ///
     /// # Errors
-    /// A setting in the environment is wrong.
+    /// - [`Error::NoClient`]: no client is installed, and `YADTQ_KAFKA` is not set. A program that was not configured should not
+    ///   send its tasks to whatever runs on its machine.
+    /// - [`Error::Config`]: a setting in the environment is wrong.
     pub async fn current() -> Result<Self, Error> {
-        if let Some(client) = CLIENT_OF_WORKER.try_with(Clone::clone).ok().or_else(|| INSTALLED.get().cloned()) {
+        match Self::chosen() {
+            Some(client) => Ok(client),
+            None if config::names_kafka() => Self::current_or_default().await,
+            None => Err(Error::NoClient),
+        }
+    }
+
+    /// The same, with the servers at their default addresses if the environment names none.
+    pub(crate) async fn current_or_default() -> Result<Self, Error> {
+        if let Some(client) = Self::chosen() {
             return Ok(client);
         }
         let client = Self::from_env().await?;
         Ok(INSTALLED.get_or_init(|| client).clone())
     }
 
-    /// Runs a task's future with this client as the current one.
-    pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
-        CLIENT_OF_WORKER.scope(self, future).await
+    /// The client that somebody has chosen for this future or process.
+    fn chosen() -> Option<Self> {
+        SCOPED.try_with(Clone::clone).ok().or_else(|| INSTALLED.get().cloned())
+    }
+
+    /// Runs a future with this client as the current one, which `delay` uses: for tests that run side by side, and for programs
+    /// with several clients. Futures that it spawns are not inside.
+    ///
+    /// ```
+    /// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let client = yadtq::Client::embedded();
+    /// let handle = client.scope(add.delay(1, 2)).await?;
+    /// assert_eq!(handle.status().await?, yadtq::Status::Queued);
+    /// # Ok::<(), yadtq::Error>(()) }).unwrap();
+    /// ```
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        SCOPED.scope(self.clone(), future)
     }
 
     /// Runs a blocking task with this client as the current one.
     pub(crate) fn scope_blocking<R>(self, f: impl FnOnce() -> R) -> R {
-        CLIENT_OF_WORKER.sync_scope(self, f)
+        SCOPED.sync_scope(self, f)
     }
 
     pub(crate) fn config(&self) -> &Config {

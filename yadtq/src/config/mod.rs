@@ -213,6 +213,11 @@ impl ClientBuilder {
     }
 }
 
+/// Whether the environment names Kafka's servers.
+pub(crate) fn names_kafka() -> bool {
+    var(KAFKA).is_some()
+}
+
 /// The servers for `YADTQ_KAFKA=embedded`: a process has one pair for each namespace.
 fn process_wide(namespace: &Namespace) -> Embedded {
     static SHARED: Mutex<BTreeMap<String, Embedded>> = Mutex::new(BTreeMap::new());

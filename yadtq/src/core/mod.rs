@@ -1,5 +1,6 @@
 //! Decisions as functions of values: no I/O, no clock, no async, and no imports from the rest of the crate.
 
+mod as_text;
 pub(crate) mod carry;
 pub(crate) mod controls;
 pub(crate) mod delayed;

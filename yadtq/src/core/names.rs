@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{priority::Priority, text::cut};
+use super::{as_text::as_text, priority::Priority, text::cut};
 
 /// Why a name was refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -236,6 +236,8 @@ impl fmt::Display for Namespace {
         f.pad(&self.0)
     }
 }
+
+as_text!(TaskId, Queue, Namespace);
 
 /// Longest name of a queue or namespace.
 const MAX_NAME_CHARS: usize = 100;

@@ -3,10 +3,11 @@
 //! Weighted: a round has six turns for high, three for normal and one for low, the higher priority first. A priority
 //! that has no tasks gives up its turns. So none waits for more than a round of the others, and each gets its share.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::as_text::as_text;
 
 /// How soon a task starts, compared with other tasks of its queue. Each priority has its own topic:
 /// `<ns>.<queue>.high`, `<ns>.<queue>` and `<ns>.<queue>.low`.
@@ -22,8 +23,7 @@ use thiserror::Error;
 /// assert_eq!(Priority::default(), Priority::Normal);
 /// assert_eq!(Priority::Low.to_string(), "low");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "&'static str", try_from = "Cow<'_, str>")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// Starts before tasks of the other priorities.
     High,
@@ -67,19 +67,7 @@ impl FromStr for Priority {
     }
 }
 
-impl From<Priority> for &'static str {
-    fn from(priority: Priority) -> Self {
-        priority.as_str()
-    }
-}
-
-impl TryFrom<Cow<'_, str>> for Priority {
-    type Error = UnknownPriority;
-
-    fn try_from(name: Cow<'_, str>) -> Result<Self, UnknownPriority> {
-        name.parse()
-    }
-}
+as_text!(Priority);
 
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

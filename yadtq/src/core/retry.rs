@@ -1,16 +1,17 @@
 //! How often and when a failed task is retried.
 //!
-//! The wait before a retry is an exponential backoff with full jitter: a random time between zero and
-//! `base * 2^(attempt - 1)`, at most the cap. "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015) measured
-//! this as the best of the usual ways.
+//! The wait before a retry is an exponential backoff with equal jitter: a random time between one half of
+//! `base * 2^(attempt - 1)` and the whole of it, at most the cap. "Exponential Backoff And Jitter" (AWS Architecture Blog,
+//! 2015) compares the usual ways. Full jitter spreads retries a little better, but may use up several attempts at once, so that
+//! the time which a task outlasts an outage could be anything.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// How often and when a failed task is retried. A value that a policy leaves out comes from the next one: first the
-/// policy of the call, then that of the task, then that of the worker, then the defaults, which are 3 retries, a base
-/// of 1 s and a cap of 10 min.
+/// policy of the call, then that of the task, then that of the worker, then the defaults, which are 12 retries, a base
+/// of 2 s and a cap of 1 h: a task that keeps failing is tried for one to two hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,10 +34,13 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Largest number of retries. With the default cap they take a week, so more are likely to be a mistake.
+    /// Largest number of retries. With the default cap they take a month, so more are likely to be a mistake.
     const MAX_RETRIES: u32 = 1_000;
     /// Largest cap, in ms: 365 days.
     const MAX_CAP_MS: u64 = 365 * 24 * 3_600_000;
+    const DEFAULT_RETRIES: u32 = 12;
+    const DEFAULT_BASE_MS: u64 = 2_000;
+    const DEFAULT_CAP_MS: u64 = 3_600_000;
 
     /// A policy that leaves out every value.
     pub const fn new() -> Self {
@@ -48,19 +52,21 @@ impl Retry {
         Self::new().max(0)
     }
 
-    /// Number of retries after the first attempt, at most 1,000. Default: 3.
+    /// Number of retries after the first attempt, at most 1,000. Default: 12.
     pub const fn max(mut self, retries: u32) -> Self {
         self.max = Some(retries);
         self
     }
 
-    /// Longest wait before the first retry. It doubles with each further retry. At least 1 ms. Default: 1 s.
+    /// Longest wait before the first retry; the shortest is half of it. It doubles with each further retry. At least 1 ms.
+    /// Default: 2 s.
     pub const fn base(mut self, base: Duration) -> Self {
         self.base_ms = Some(millis(base));
         self
     }
 
-    /// Longest wait before any retry. Not shorter than the base, and at most 365 days. Default: 10 min.
+    /// Longest wait before any retry, unless a base from elsewhere is longer. Not shorter than the base of this policy, and at
+    /// most 365 days. Default: 1 h.
     pub const fn cap(mut self, cap: Duration) -> Self {
         self.cap_ms = Some(millis(cap));
         self
@@ -99,17 +105,19 @@ impl Retry {
 
     /// Number of retries after the first attempt.
     pub(crate) fn retries(&self) -> u32 {
-        self.max.unwrap_or(3).min(Self::MAX_RETRIES)
+        self.max.unwrap_or(Self::DEFAULT_RETRIES).min(Self::MAX_RETRIES)
     }
 
-    /// The wait after this attempt, counted from 1, in ms. `random` chooses the point between zero and the longest
-    /// wait.
+    /// The wait after this attempt, counted from 1, in ms. `random` chooses the point between one half of the longest wait and
+    /// the whole of it.
     pub(crate) fn wait_ms(&self, attempt: u32, random: u64) -> u64 {
-        let cap = self.cap_ms.unwrap_or(600_000).min(Self::MAX_CAP_MS);
-        let base = self.base_ms.unwrap_or(1_000).clamp(1, cap.max(1));
+        let base = self.base_ms.unwrap_or(Self::DEFAULT_BASE_MS).clamp(1, Self::MAX_CAP_MS);
+        // A base from a nearer policy than the cap counts: nobody who asks for a day gets an hour.
+        let cap = self.cap_ms.unwrap_or(Self::DEFAULT_CAP_MS).clamp(base, Self::MAX_CAP_MS);
         let doubled = 1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX);
         let most = base.saturating_mul(doubled).min(cap);
-        random % most.saturating_add(1)
+        let least = most.div_ceil(2);
+        least + random % (most - least + 1)
     }
 }
 
@@ -133,7 +141,7 @@ mod tests {
         let worker = Retry::new().cap(Duration::from_millis(50));
         let all = call.or(task).or(worker);
         assert_eq!(all, Retry { max: Some(7), base_ms: Some(20), cap_ms: Some(50) });
-        assert_eq!(Retry::new().retries(), 3);
+        assert_eq!(Retry::new().retries(), 12);
         assert_eq!(Retry::never().retries(), 0);
     }
 
@@ -148,20 +156,30 @@ mod tests {
         assert_eq!(Retry::new().max(Retry::MAX_RETRIES).check(), Ok(()));
     }
 
+    /// The whole time that a task outlasts an outage, which the guide promises.
+    #[test]
+    fn by_default_a_task_is_tried_for_one_to_two_hours() {
+        let retry = Retry::new();
+        let window = |random| (1..=retry.retries()).map(|attempt| retry.wait_ms(attempt, random)).sum::<u64>();
+        // The random number that leads to the longest wait is half of it.
+        let longest: u64 = (1..=12).map(|attempt| (2_000 << (attempt - 1)).min(3_600_000)).sum();
+        assert_eq!((window(0), longest), (3_847_000, 7_694_000), "64 and 128 minutes");
+    }
+
     proptest! {
-        /// Whatever values a record has: a wait is never above the cap, doubles until it reaches the cap, and can be
-        /// any time up to the longest.
+        /// Whatever values a record has: a wait is between a half and the whole of the longest, which doubles until it reaches
+        /// the cap; a base above the cap is a cap too.
         #[test]
         fn waits_double_up_to_the_cap(
             base in 0..=u64::MAX, cap in 0..=u64::MAX, attempt in 0..=u32::MAX, random in any::<u64>(),
         ) {
             let retry = Retry { max: None, base_ms: Some(base), cap_ms: Some(cap) };
             let wait = retry.wait_ms(attempt, random);
-            prop_assert!(wait <= cap && wait <= Retry::MAX_CAP_MS);
+            prop_assert!(wait >= 1 && wait <= base.max(cap).max(1) && wait <= Retry::MAX_CAP_MS);
             let plain = Retry { max: None, base_ms: Some(base.clamp(1, 1_000)), cap_ms: Some(1 << 40) };
             let (most, early) = (base.clamp(1, 1_000) << (attempt % 20), attempt % 20 + 1);
-            prop_assert_eq!(plain.wait_ms(early, most), most);
-            prop_assert_eq!(plain.wait_ms(early, most + 1), 0);
+            prop_assert_eq!(plain.wait_ms(early, 0), most.div_ceil(2));
+            prop_assert_eq!(plain.wait_ms(early, most / 2), most);
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::state::MissingState;
 use crate::error::Error;
 
 /// Why arguments do not fit a task's parameters.
@@ -26,6 +27,9 @@ pub enum ArgsError {
     /// An argument is missing, and its parameter is not an `Option`.
     #[error("argument `{0}` is missing")]
     Missing(&'static str),
+    /// The worker lacks a shared value.
+    #[error(transparent)]
+    State(MissingState),
     /// There are more arguments than parameters.
     #[error("{given} arguments for {expected} parameters")]
     TooMany {

@@ -1,17 +1,14 @@
 //! The context of a run: what a task can learn about itself, and the state that tasks share.
 
-use std::{
-    any::{Any, TypeId, type_name},
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-};
+use std::{any::Any, fmt, sync::Arc};
 
 use serde::Serialize;
-use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{self, ProgressBuffer, Reporter};
+use super::{
+    progress::{self, ProgressBuffer, Reporter},
+    state::{MissingState, State, States},
+};
 use crate::{
     core::{lifecycle::Token, names::TaskId},
     wire::failure::Failure,
@@ -53,31 +50,14 @@ struct Inner {
     last_error: Option<Arc<Failure>>,
     token: Token,
     cancel: CancellationToken,
-    state: State,
+    state: States,
     reporter: Reporter,
-}
-
-/// The values that tasks share, by type. The worker's builder takes them.
-#[derive(Clone, Default)]
-pub(crate) struct State(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
-
-impl State {
-    pub(crate) fn insert<T: Any + Send + Sync>(&mut self, value: T) {
-        Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(value));
-    }
-}
-
-/// The worker has no shared value of this type.
-#[derive(Clone, Debug, Error)]
-#[error("the worker has no state of type {type_name}; give it one with Worker::builder().state(..)")]
-pub struct MissingState {
-    type_name: &'static str,
 }
 
 impl Context {
     pub(crate) fn new(
         id: TaskId, task: Arc<str>, queue: Arc<str>, attempt: u32, token: Token, cancel: CancellationToken,
-        state: State,
+        state: States,
     ) -> Self {
         let (last_error, reporter) = (None, Reporter::default());
         Self { inner: Arc::new(Inner { id, task, queue, attempt, last_error, token, cancel, state, reporter }) }
@@ -97,7 +77,7 @@ impl Context {
     /// A context for unit tests of a task's body: it has a new id, attempt 1 and no state, and is never cancelled.
     #[must_use]
     pub fn for_test() -> Self {
-        Self::new(TaskId::new(), "test".into(), "default".into(), 1, 1, CancellationToken::new(), State::default())
+        Self::new(TaskId::new(), "test".into(), "default".into(), 1, 1, CancellationToken::new(), States::default())
     }
 
     /// The same context with one more shared value, for unit tests.
@@ -154,13 +134,16 @@ impl Context {
         self.inner.token
     }
 
-    /// The shared value of type `T`.
+    /// The shared value of type `T`. A parameter of type [`State<T>`](crate::State) is checked before the worker starts.
     ///
     /// # Errors
     /// The worker has no shared value of this type.
     pub fn state<T: Any + Send + Sync>(&self) -> Result<&T, MissingState> {
-        let value = self.inner.state.0.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref());
-        value.ok_or(MissingState { type_name: type_name::<T>() })
+        self.inner.state.get()
+    }
+
+    pub(super) fn shared<T: Any + Send + Sync>(&self) -> Result<State<T>, MissingState> {
+        self.inner.state.shared()
     }
 
     /// The largest progress that can be reported, in bytes of JSON.

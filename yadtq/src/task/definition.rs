@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Body, Limits, TaskOptions};
+use super::{Body, Limits, TaskOptions, state::NeededState};
 use crate::core::{limits::Rate, priority::Priority, retry::Retry};
 
 /// A task's name, options and body, as a worker registers it. Made by `#[yadtq::task]`, which sets its fields.
@@ -21,6 +21,8 @@ pub struct Definition {
     pub limits: Limits,
     #[doc(hidden)]
     pub options: TaskOptions,
+    #[doc(hidden)]
+    pub states: Vec<NeededState>,
     pub(crate) body: Body,
 }
 
@@ -29,8 +31,17 @@ impl Definition {
     #[doc(hidden)]
     #[must_use]
     pub fn new(name: &'static str, body: Body) -> Self {
-        let (limits, options) = (Limits::default(), TaskOptions::default());
-        Self { name, queue: None, expires: None, unique: None, priority: Priority::Normal, limits, options, body }
+        Self {
+            name,
+            queue: None,
+            expires: None,
+            unique: None,
+            priority: Priority::Normal,
+            limits: Limits::default(),
+            options: TaskOptions::default(),
+            states: Vec::new(),
+            body,
+        }
     }
 
     /// The task's name in records.

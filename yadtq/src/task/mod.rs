@@ -9,6 +9,8 @@ mod expanded;
 mod limits;
 mod output;
 mod progress;
+mod registered;
+mod state;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -16,12 +18,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     args::{ArgsError, Reader, Writer},
-    context::{Context, MissingState},
+    context::Context,
     definition::Definition,
-    expanded::Injected,
+    expanded::{Injected, SharedState},
     output::{IntoTaskError, NotResult, Probe, Ret, Returned, Split, finish, finish_if},
+    registered::Tasks,
+    state::{MissingState, State},
 };
-pub(crate) use self::{context::State, limits::Limits, progress::ProgressBuffer};
+pub(crate) use self::{limits::Limits, progress::ProgressBuffer, state::States};
 use crate::wire::failure::ErrorKind;
 pub(crate) use crate::wire::record::TaskOptions;
 
@@ -196,8 +200,8 @@ impl fmt::Display for TaskError {
     }
 }
 
-impl<E: std::error::Error> From<E> for TaskError {
+impl<E: std::error::Error + 'static> From<E> for TaskError {
     fn from(error: E) -> Self {
-        Self::new(output::with_sources(&error))
+        output::of_error(&error)
     }
 }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use serde::Serialize;
 
-use super::{Finished, Steer, Task, TaskError};
+use super::{Finished, MissingState, Steer, Task, TaskError};
 use crate::wire::failure::ErrorKind;
 
 /// Finds out whether `R` is a `Result`.
@@ -83,7 +83,7 @@ pub struct ViaBox;
 impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> IntoTaskError<ViaBox> for E {
     fn into_task_error(self) -> TaskError {
         let error: Box<dyn std::error::Error + Send + Sync> = self.into();
-        TaskError::new(with_sources(&*error))
+        of_error(&*error)
     }
 }
 
@@ -113,8 +113,15 @@ impl OwnError for TaskError {
 
 impl OwnError for Box<dyn std::error::Error> {
     fn into_own(self) -> TaskError {
-        TaskError::new(with_sources(&*self))
+        of_error(&*self)
     }
+}
+
+/// The error to record. A worker without the state that a task needs won't have it at the next attempt either.
+pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> TaskError {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let steer = if chain.any(|error| error.is::<MissingState>()) { Steer::Fatal } else { Steer::Policy };
+    TaskError { steer, ..TaskError::new(with_sources(error)) }
 }
 
 /// The text of an error and the texts of its sources, without those that the text before already ends with.

@@ -2,14 +2,14 @@
 
 use std::{
     any::Any,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
 
 use super::{
-    options::{Options, Plan},
+    options::{LONGEST_REVOKE_GRACE, Options, Plan},
     worker::Worker,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     core::{limits::Rate, names::Queue, retry::Retry},
     error::Error,
     periodic::Periodic,
-    task::{Definition, Limits, State, Task},
+    task::{Definition, Limits, States, Tasks},
 };
 
 /// The most tasks that one worker may run at once: more are a mistake.
@@ -45,7 +45,7 @@ const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from
 pub struct WorkerBuilder {
     client: Option<Client>,
     tasks: Vec<Definition>,
-    state: State,
+    state: States,
     queues: Option<Vec<String>>,
     periodics: Vec<Periodic>,
     queue_rates: Vec<(String, Rate)>,
@@ -68,14 +68,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// A task that this worker can run.
-    pub fn register<T: Task>(mut self, task: T) -> Self {
-        self.tasks.push(task.definition());
+    /// A task that this worker can run, or several: `register((add, mul))`; see [`Tasks`].
+    pub fn register(mut self, tasks: impl Tasks) -> Self {
+        self.tasks.extend(tasks.definitions());
         self
     }
 
-    /// A value that tasks get from [`Context::state`](crate::Context::state) by its type. A second value of
-    /// one type replaces the first.
+    /// A value that tasks get by its type, as a parameter of type [`State<T>`](crate::State), or from
+    /// [`Context::state`](crate::Context::state). A second value of one type replaces the first.
     pub fn state<T: Any + Send + Sync>(mut self, value: T) -> Self {
         self.state.insert(value);
         self
@@ -165,8 +165,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// When failed attempts are made again, where neither the task nor its sender says. Default: 3 retries,
-    /// exponential with full jitter, 1 s base, 10 min cap.
+    /// When failed attempts are made again, where neither the task nor its sender says. Default: 12 retries,
+    /// exponential with equal jitter, 2 s base, 1 h cap, which is one to two hours in all; see the
+    /// [guide](crate::guide::scheduling).
     ///
     /// ```
     /// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
@@ -251,10 +252,10 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// - [`Error::DuplicateTask`]: two tasks have one name.
-    /// - [`Error::Config`]: nothing is registered, a queue name is wrong, a number is 0 or beyond reason, the lease is too short or
-    ///   too long, a limit is that of
-    ///   a task or queue that this worker does not have, or a periodic
-    ///   task has a wrong name, cron expression, time zone, interval or queue, or the name of another one.
+    /// - [`Error::Config`]: nothing is registered, a task needs state that is missing, a queue name is wrong, a number is 0 or
+    ///   beyond reason, a time is too short or too long, the longest wait before a retry is shorter than the first one, a limit is
+    ///   that of a task or queue that this worker does not have, or a periodic task has a wrong name, cron expression, time zone,
+    ///   interval or queue, or the name of another one.
     /// - [`Error::Argument`]: an argument of a periodic task cannot be written as JSON.
     pub fn build(self) -> Result<Worker, Error> {
         let options = self.options;
@@ -281,8 +282,14 @@ impl WorkerBuilder {
         if options.result_ttl > MAX_TTL {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
-        for retry in self.tasks.iter().map(|task| task.options.retry).chain([options.retry]) {
-            retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
+        if options.revoke_grace > LONGEST_REVOKE_GRACE {
+            return Err(Error::config("revoke_grace", "must be at most a day"));
+        }
+        options.retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
+        for task in &self.tasks {
+            let named = |(field, problem)| Error::config(format!("task `{}`: {field}", task.name), problem);
+            task.options.retry.check().map_err(named)?;
+            task.options.retry.or(options.retry).check().map_err(named)?;
         }
         if self.tasks.is_empty() {
             return Err(Error::config("register", "no task is registered; add .register(my_task)"));
@@ -310,6 +317,16 @@ impl WorkerBuilder {
                 task.ok_or_else(|| Error::config(field, format!("no task named `{name}` is registered")))?;
             task.limits.rate = limits.rate.or(task.limits.rate);
             task.limits.max_running = limits.max_running.or(task.limits.max_running);
+        }
+        let missing: BTreeSet<String> = tasks
+            .values()
+            .flat_map(|task| task.states.iter().map(|state| (task.name, *state)))
+            .filter(|(_, state)| !self.state.has(*state))
+            .map(|(task, state)| format!("task `{task}` needs {}", state.type_name))
+            .collect();
+        if !missing.is_empty() {
+            let missing = missing.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::config("state", format!("{missing}; add .state(value) for each type")));
         }
         for task in tasks.values() {
             let named = |(field, problem)| Error::config(format!("task `{}`: {field}", task.name), problem);

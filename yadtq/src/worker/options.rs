@@ -6,7 +6,7 @@ use crate::{
     core::{limits::Rate, names::Queue, retry::Retry},
     periodic,
     store::ttl,
-    task::{Definition, State},
+    task::{Definition, States},
 };
 
 /// The time after which it is looked whether the store is connected again.
@@ -67,7 +67,7 @@ impl Default for Options {
 pub(crate) struct Plan {
     pub(crate) tasks: HashMap<&'static str, Definition>,
     pub(crate) queues: Vec<Queue>,
-    pub(crate) state: State,
+    pub(crate) state: States,
     pub(crate) periodics: Arc<[periodic::Plan]>,
     pub(crate) queue_rates: HashMap<String, Rate>,
     pub(crate) options: Options,
@@ -81,7 +81,7 @@ impl Plan {
         Self {
             tasks: [(noop.name(), noop)].into(),
             queues: vec![Queue::default()],
-            state: State::default(),
+            state: States::default(),
             periodics: Arc::from([]),
             queue_rates: HashMap::new(),
             options: Options::default(),

@@ -79,7 +79,7 @@ impl Worker {
     async fn spawn(self, signals: bool) -> Result<RunningWorker, Error> {
         let client = match self.client {
             Some(client) => client,
-            None => Client::current().await?,
+            None => Client::current_or_default().await?,
         };
         self.plan.periodics.iter().try_for_each(|periodic| periodic.check(&client))?;
         let stop = Stop::default();

@@ -24,7 +24,7 @@ pub(crate) use self::{
     claim::{Claim, ClaimRequest, Claimer, claim},
     end::{End, Finished, NextRun, finish},
 };
-use super::names::WorkerId;
+use super::{as_text::as_text, names::WorkerId};
 
 /// The state of a task.
 ///
@@ -92,6 +92,8 @@ impl std::str::FromStr for Status {
         Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(UnknownStatus)
     }
 }
+
+as_text!(Status);
 
 /// The text names no [`Status`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

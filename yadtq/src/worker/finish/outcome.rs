@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn decided(ended: Ended, job: &Job, options: &Options) -> String {
-        let facts = Facts { job, options, now_ms: NOW, random: 999 };
+        let facts = Facts { job, options, now_ms: NOW, random: 499 };
         match decide(ended, &facts) {
             Outcome::Succeeded(result) => format!("succeeded {result:?}"),
             Outcome::Failed(failure) => format!("failed {}", failure.kind),

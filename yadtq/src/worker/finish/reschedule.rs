@@ -106,7 +106,7 @@ mod tests {
     fn an_error_may_say_when_and_the_policy_waits_no_less_than_asked() {
         let retry = Retry::new().base(Duration::from_secs(1));
         let due = |steer, at_least| retry_due(retry, 1, steer, Duration::from_secs(at_least), 0, 1_000);
-        assert_eq!(due(Steer::Policy, 0), 1_000, "full jitter");
+        assert_eq!(due(Steer::Policy, 0), 1_500, "equal jitter");
         assert_eq!(due(Steer::Policy, 5), 6_000);
         assert_eq!(due(Steer::RetryAfter(Duration::from_secs(2)), 5), 3_000);
         assert_eq!(due_after(Duration::MAX, 1_000), MAX_NUMBER);

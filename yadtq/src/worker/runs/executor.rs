@@ -21,7 +21,7 @@ use crate::{
     client::Client,
     clock::millis,
     core::names::WorkerId,
-    task::{ArgsError, Body, Context, ProgressBuffer, Reader, RunBlocking, RunFuture, State},
+    task::{ArgsError, Body, Context, ProgressBuffer, Reader, RunBlocking, RunFuture, States},
     wire::envelope::Args,
     worker::{
         effect::Ended,
@@ -46,7 +46,7 @@ pub(crate) struct Executor {
     /// What `delay` uses inside a task.
     pub(crate) client: Client,
     /// What tasks get from `Context::state`.
-    pub(crate) state: State,
+    pub(crate) state: States,
     /// Where the progress of running tasks is reported.
     pub(crate) progress: Arc<ProgressBuffer>,
     /// Where the end of each run is reported.

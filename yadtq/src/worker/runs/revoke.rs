@@ -13,7 +13,6 @@ use crate::{
     worker::{
         effect::{Effect, Effects, Ended},
         job::RunId,
-        options::LONGEST_REVOKE_GRACE,
     },
 };
 
@@ -38,7 +37,7 @@ impl Runs {
                 out.push_back(Effect::End(id.clone(), Ended::Revoked));
             }
             Phase::Running(_) => {
-                let grace = self.plan.options.revoke_grace.min(LONGEST_REVOKE_GRACE);
+                let grace = self.plan.options.revoke_grace;
                 self.timers.set(now, grace, Timer::CutOff(id.clone()));
             }
             // The end is on its way to the store, which answers if the revocation came first.
