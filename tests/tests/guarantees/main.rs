@@ -20,6 +20,7 @@ mod refused_writes;
 mod results;
 mod retries;
 mod revoke;
+mod secrets;
 mod unique;
 mod volume;
 

@@ -18,7 +18,7 @@ use self::{
 use crate::{
     broker::{Broker, memory::MemoryBroker},
     clock::{Clock, SystemClock},
-    core::names::Namespace,
+    core::{names::Namespace, secret::Secret},
     error::Error,
     store::{Store, memory::MemoryStore},
 };
@@ -104,9 +104,9 @@ impl Config {
 #[must_use]
 pub struct ClientBuilder {
     kafka: Option<String>,
-    redis: Option<String>,
+    redis: Option<Secret>,
     namespace: Option<String>,
-    kafka_conf: Vec<(String, String)>,
+    kafka_conf: Vec<(String, Secret)>,
     partitions: i32,
     replication: Option<i32>,
     send_timeout: Duration,
@@ -138,7 +138,7 @@ impl ClientBuilder {
     /// The URL of Redis: `redis://`, `rediss://` (TLS) or `redis-cluster://`. Default: `YADTQ_REDIS`, else
     /// `redis://localhost:6379`.
     pub fn redis(mut self, url: impl Into<String>) -> Self {
-        self.redis = Some(url.into());
+        self.redis = Some(Secret::new(url));
         self
     }
 
@@ -151,7 +151,7 @@ impl ClientBuilder {
     /// Adds a setting for librdkafka, such as `security.protocol`. It overrides the same setting in `YADTQ_KAFKA_CONF`.
     /// [`build`](Self::build) refuses settings that would break the guarantees, such as `acks`.
     pub fn kafka_conf(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.kafka_conf.push((key.into(), value.into()));
+        self.kafka_conf.push((key.into(), Secret::new(value)));
         self
     }
 
@@ -200,8 +200,11 @@ impl ClientBuilder {
         } else {
             let settings = Settings {
                 kafka: bootstrap,
-                redis: self.redis.or_else(|| var(REDIS)).unwrap_or_else(|| "redis://localhost:6379".to_owned()),
-                environment: var(KAFKA_CONF).unwrap_or_default(),
+                redis: self
+                    .redis
+                    .or_else(|| var(REDIS).map(Secret::new))
+                    .unwrap_or_else(|| Secret::new("redis://localhost:6379")),
+                environment: Secret::new(var(KAFKA_CONF).unwrap_or_default()),
                 kafka_conf: self.kafka_conf,
                 partitions: self.partitions,
                 replication: self.replication,

@@ -8,7 +8,7 @@ use crate::{
         Broker,
         kafka::{KafkaBroker, KafkaConfig},
     },
-    core::names::Namespace,
+    core::{names::Namespace, secret::Secret},
     error::Error,
     store::{Store, redis::RedisStore},
 };
@@ -17,12 +17,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     kafka: KafkaConfig,
-    redis: String,
+    redis: Secret,
 }
 
 impl Servers {
     pub(super) fn new(settings: Settings, namespace: &Namespace) -> Result<Self, Error> {
-        let mut extra = KafkaConfig::parse_extra(&settings.environment).map_err(|e| Error::config(KAFKA_CONF, e))?;
+        let mut extra =
+            KafkaConfig::parse_extra(settings.environment.expose()).map_err(|e| Error::config(KAFKA_CONF, e))?;
         extra.extend(settings.kafka_conf);
         let kafka = KafkaConfig {
             bootstrap: settings.kafka,
@@ -43,30 +44,11 @@ impl Servers {
 
     /// The same for Redis. The connections belong to the current runtime.
     pub(super) fn open_store(&self, namespace: &Namespace) -> Result<Arc<dyn Store>, Error> {
-        Ok(RedisStore::connect(&self.redis, namespace).map_err(|e| Error::config(REDIS, e))?)
+        Ok(RedisStore::connect(self.redis.expose(), namespace).map_err(|e| Error::config(REDIS, e))?)
     }
 
     /// Their addresses without passwords, to show them to a person.
     pub(super) fn addresses(&self) -> String {
-        format!("kafka {} and redis {}", self.kafka.bootstrap, without_password(&self.redis))
-    }
-}
-
-/// The URL without user and password, so that it can be shown.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_password("redis://user:secret@host:6379/1"), "redis://host:6379/1");
-        assert_eq!(without_password("redis://host"), "redis://host");
+        format!("kafka {} and redis {}", self.kafka.bootstrap, self.redis.address())
     }
 }

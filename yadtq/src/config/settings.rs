@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::core::secret::Secret;
+
 /// The variable with Kafka's servers, `host:port,..`, or `embedded`.
 pub(crate) const KAFKA: &str = "YADTQ_KAFKA";
 /// The variable with the URL of Redis.
@@ -14,10 +16,10 @@ pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
 /// What [`ClientBuilder`](super::ClientBuilder) and the environment say about Kafka and Redis.
 pub(super) struct Settings {
     pub(super) kafka: String,
-    pub(super) redis: String,
+    pub(super) redis: Secret,
     /// The value of `YADTQ_KAFKA_CONF`.
-    pub(super) environment: String,
-    pub(super) kafka_conf: Vec<(String, String)>,
+    pub(super) environment: Secret,
+    pub(super) kafka_conf: Vec<(String, Secret)>,
     pub(super) partitions: i32,
     pub(super) replication: Option<i32>,
     pub(super) send_timeout: Duration,

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod retry;
 pub(crate) mod revocations;
 pub(crate) mod schedule;
+pub(crate) mod secret;
 pub(crate) mod slots;
 pub(crate) mod text;
 pub(crate) mod ticks;

@@ -1,14 +1,14 @@
 //! The settings of librdkafka that YADTQ makes, and those that users may add.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::super::BrokerError;
-use crate::core::names::Namespace;
+use crate::core::{names::Namespace, secret::Secret};
 
 /// How to reach Kafka and what to create there.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct KafkaConfig {
     /// The servers to connect to first: `host:port`, several separated by commas.
     pub bootstrap: String,
@@ -16,7 +16,7 @@ pub(crate) struct KafkaConfig {
     pub namespace: Namespace,
     /// Further settings of librdkafka, for example for TLS and SASL. Settings that YADTQ's guarantees depend on are
     /// refused.
-    pub extra: Vec<(String, String)>,
+    pub extra: Vec<(String, Secret)>,
     /// Number of partitions of each topic that YADTQ creates. Default: 12.
     pub partitions: i32,
     /// Number of replicas of each topic that YADTQ creates. `None`, the default: the broker's
@@ -66,22 +66,34 @@ impl KafkaConfig {
     }
 
     /// Parses `key=value,key=value`, the syntax of `YADTQ_KAFKA_CONF`. A part without `=` belongs to the value before
-    /// it, so `debug=broker,topic,client.id=shop` has two settings.
+    /// it, so `debug=broker,topic,client.id=shop` has two settings. `\,` is a comma of the value, and `\\` a backslash.
     ///
     /// # Errors
     /// [`BrokerError::Refused`] if the first part has no `=`.
-    pub(crate) fn parse_extra(text: &str) -> Result<Vec<(String, String)>, BrokerError> {
+    pub(crate) fn parse_extra(text: &str) -> Result<Vec<(String, Secret)>, BrokerError> {
         let mut settings: Vec<(String, String)> = Vec::new();
-        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        for part in split_unescaped(text).into_iter().filter(|part| !part.trim().is_empty()) {
             match (part.split_once('='), settings.last_mut()) {
                 (Some((key, value)), _) => settings.push((key.trim().to_owned(), value.trim().to_owned())),
                 (None, Some((_, value))) => *value = format!("{value},{}", part.trim()),
                 (None, None) => {
-                    return Err(BrokerError::Refused(format!("`{part}` is not `key=value` (in YADTQ_KAFKA_CONF)")));
+                    let detail = "must be `key=value,key=value`, and its first part has no `=`".to_owned();
+                    return Err(BrokerError::Refused(detail));
                 }
             }
         }
-        Ok(settings)
+        Ok(settings.into_iter().map(|(key, value)| (key, Secret::new(value))).collect())
+    }
+
+    /// What librdkafka says of a setting that it refuses, without the value, which may be a password.
+    pub(super) fn refused(error: &KafkaError) -> BrokerError {
+        let text = match error {
+            KafkaError::ClientConfig(_, detail, key, value) => {
+                format!("setting `{key}`: {}", value_hidden(detail, value))
+            }
+            other => other.to_string(),
+        };
+        BrokerError::Refused(text)
     }
 
     /// Refuses settings that users cannot change.
@@ -171,30 +183,35 @@ impl KafkaConfig {
 
     fn with_extra(&self, mut config: ClientConfig) -> ClientConfig {
         for (key, value) in &self.extra {
-            config.set(key, value);
+            config.set(key, value.expose());
         }
         config
     }
 }
 
-/// Leaves out the values of `extra`, which may be passwords.
-impl fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let extra: Vec<_> = self.extra.iter().map(|(key, _)| key).collect();
-        f.debug_struct("KafkaConfig")
-            .field("bootstrap", &self.bootstrap)
-            .field("namespace", &self.namespace)
-            .field("extra", &extra)
-            .field("partitions", &self.partitions)
-            .field("replication", &self.replication)
-            .field("send_timeout", &self.send_timeout)
-            .finish()
+/// The parts between commas, with `\,` and `\\` read.
+fn split_unescaped(text: &str) -> Vec<String> {
+    let (mut parts, mut part, mut chars) = (Vec::new(), String::new(), text.chars().peekable());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => part.push(chars.next_if(|next| matches!(next, ',' | '\\')).unwrap_or('\\')),
+            ',' => parts.push(std::mem::take(&mut part)),
+            other => part.push(other),
+        }
     }
+    parts.push(part);
+    parts
+}
+
+fn value_hidden(detail: &str, value: &str) -> String {
+    Secret::new(value).hide_in(detail)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use rdkafka::{admin::AdminClient, client::DefaultClientContext};
 
     use super::*;
 
@@ -206,10 +223,15 @@ mod tests {
     #[test]
     fn extra_settings_are_parsed() {
         let settings = config("security.protocol = SASL_SSL, debug=broker,topic ,sasl.password=a=b,").extra;
-        let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
         let expected = [("security.protocol", "SASL_SSL"), ("debug", "broker,topic"), ("sasl.password", "a=b")];
         assert_eq!(settings, expected);
-        assert!(KafkaConfig::parse_extra("nonsense").is_err());
+        let error = KafkaConfig::parse_extra("nonsense").unwrap_err().to_string();
+        assert!(error.contains("no `=`") && !error.contains("nonsense"), "{error}");
+        let [(_, password), (id, _)] = &config(r"sasl.password=a\,b\\\,=c\d,client.id=x").extra[..] else {
+            panic!("two")
+        };
+        assert_eq!((password.expose(), &**id), (r"a,b\,=c\d", "client.id"));
     }
 
     #[test]
@@ -225,5 +247,15 @@ mod tests {
     fn passwords_are_not_shown() {
         let shown = format!("{:?}", config("sasl.password=hunter2"));
         assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+        for wrong in ["sasl.pasword=hunter2", "security.protocol=hunter2", "socket.timeout.ms=hunter2"] {
+            let refused = config(wrong)
+                .admin()
+                .create::<AdminClient<DefaultClientContext>>()
+                .map(drop)
+                .map_err(|e| KafkaConfig::refused(&e));
+            let error = refused.unwrap_err().to_string();
+            let key = wrong.split('=').next().unwrap();
+            assert!(error.contains(key) && !error.contains("hunter2"), "{error}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl KafkaBroker {
     /// [`BrokerError::Refused`] if librdkafka or YADTQ refuses a setting, or if no thread can be started.
     pub(crate) fn connect(config: KafkaConfig) -> Result<Arc<Self>, BrokerError> {
         config.check()?;
-        let refused = |error: KafkaError| BrokerError::Refused(error.to_string());
+        let refused = |error: KafkaError| KafkaConfig::refused(&error);
         let (connection, probe_requests) = Connection::new(config.bootstrap.clone());
         let listener = ConnectionListener(Arc::clone(&connection));
         let cluster = Arc::new(Cluster {

@@ -35,7 +35,7 @@ pub(super) struct KafkaReader {
 impl KafkaReader {
     /// Returns immediately. Needs a Tokio runtime.
     pub(super) fn start(cluster: &Cluster, topic: Arc<str>, from: &[(i32, i64)]) -> Result<Self, BrokerError> {
-        let refused = |error: KafkaError| BrokerError::Refused(error.to_string());
+        let refused = |error: KafkaError| super::KafkaConfig::refused(&error);
         let context = ConnectionListener(Arc::clone(&cluster.connection));
         let consumer = DropOnThread::new(cluster.config.reader().create_with_context(context).map_err(refused)?);
         let reader = Self { topic, consumer, last_error: None };

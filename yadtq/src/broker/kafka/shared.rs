@@ -56,7 +56,7 @@ pub(super) struct Client {
 
 impl Client {
     fn new(cluster: &Cluster) -> Result<Arc<Self>, BrokerError> {
-        let refused = |error: KafkaError| BrokerError::Refused(error.to_string());
+        let refused = |error: KafkaError| super::KafkaConfig::refused(&error);
         let context = ConnectionListener(Arc::clone(&cluster.connection));
         let consumer = cluster.config.consumer().create_with_context(context).map_err(refused)?;
         Ok(Arc::new(Self { queues: Mutex::default(), consumer: DropOnThread::new(Arc::new(consumer)) }))

@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use super::{refusal, rights};
-use crate::{restart, store::StoreError};
+use crate::{core::secret::Secret, restart, store::StoreError};
 
 /// Longest time that a call to Redis takes: 5 s.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -428,9 +428,10 @@ async fn heartbeat(client: &Client, shared: &Shared, purpose: &str) {
 }
 
 /// Reads an address.
-pub(super) fn parse(url: &str) -> Result<Config, StoreError> {
-    let refuse = |detail: &str| StoreError::Address { url: without_password(url), detail: detail.to_owned() };
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme).ok_or_else(|| refuse("it has no scheme"))?;
+pub(super) fn parse(url: &Secret) -> Result<Config, StoreError> {
+    // fred quotes what it cannot read.
+    let refuse = |detail: &str| StoreError::Address { url: url.address(), detail: url.hide_in(detail) };
+    let scheme = url.expose().split_once("://").map(|(scheme, _)| scheme).ok_or_else(|| refuse("it has no scheme"))?;
     let encrypted = match scheme {
         "redis" | "redis-cluster" | "redis-sentinel" => false,
         "rediss" | "rediss-cluster" | "rediss-sentinel" => true,
@@ -439,7 +440,7 @@ pub(super) fn parse(url: &str) -> Result<Config, StoreError> {
     if encrypted && !cfg!(feature = "tls") {
         return Err(refuse("rediss needs the feature `tls` of yadtq"));
     }
-    let config = Config::from_url(url).map_err(|error| refuse(error.details()))?;
+    let config = Config::from_url(url.expose()).map_err(|error| refuse(error.details()))?;
     Ok(Config { fail_fast: false, ..config })
 }
 
@@ -447,11 +448,4 @@ pub(super) fn parse(url: &str) -> Result<Config, StoreError> {
 fn plain(error: &Error) -> String {
     let quoted = error.details().split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     quoted.map_or_else(|| error.to_string(), |(message, _)| message.to_lowercase())
-}
-
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://***{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
-    }
 }

@@ -32,7 +32,7 @@ pub(super) mod testing;
 mod tests;
 mod unique_keys;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fred::{
@@ -48,10 +48,9 @@ use self::{
     rights::Rights,
 };
 use super::{Store, StoreError, StoreInfo};
-use crate::core::names::Namespace;
+use crate::core::{names::Namespace, secret::Secret};
 
 /// A store in Redis.
-#[derive(Debug)]
 pub(crate) struct RedisStore {
     keys: Keys,
     config: Config,
@@ -74,7 +73,7 @@ impl RedisStore {
     ///
     /// [`StoreError::Address`] if the address cannot be used.
     pub(crate) fn connect(url: &str, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
-        let config = connection::parse(url)?;
+        let config = connection::parse(&Secret::new(url))?;
         let is_clustered = config.server.is_clustered();
         let (keys, heartbeats) = (Keys::new(namespace), Heartbeats::default());
         let connection = Connection::open(&config, Commands { probe: keys.probe() });
@@ -84,6 +83,13 @@ impl RedisStore {
     /// Turns fred's errors into ours.
     fn store_error(&self) -> impl Fn(Error) -> StoreError {
         |error| self.connection.error(&error)
+    }
+}
+
+/// Leaves out fred's configuration and client, which show passwords.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("server", &self.connection.server()).finish_non_exhaustive()
     }
 }
 

@@ -519,5 +519,5 @@ async fn an_address_that_cannot_be_used_is_named_without_its_password() {
         assert!(error.to_string().contains(url), "{error}");
     }
     let error = RedisStore::connect("redis://me:secret@h:99999", &fresh_namespace()).unwrap_err().to_string();
-    assert!(error.contains("redis://***@h:99999") && !error.contains("secret"), "{error}");
+    assert!(error.contains("redis://h:99999") && !error.contains("secret"), "{error}");
 }
