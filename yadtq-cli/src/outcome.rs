@@ -42,6 +42,8 @@ struct TaskError {
 }
 
 impl Answer for Outcome {
+    const IS_DATA: bool = true;
+
     fn human(&self) -> String {
         self.result.as_ref().map(|json| json.get().to_owned()).unwrap_or_default()
     }
@@ -49,12 +51,15 @@ impl Answer for Outcome {
 
 /// Prints how the task ended; fails if it has not ended.
 pub(crate) async fn look(handle: &Handle, output: Output) -> Result<Exit, Failure> {
-    match handle.result().await.transpose() {
-        Some(ended) => print_end(handle.id(), ended, output),
-        None => {
-            let (id, status) = (handle.id().clone(), handle.status().await?);
+    loop {
+        if let Some(ended) = handle.result().await.transpose() {
+            return print_end(handle.id(), ended, output);
+        }
+        let (id, status) = (handle.id().clone(), handle.status().await?);
+        // It may have ended between the two calls.
+        if !status.is_terminal() {
             print_status(&id, status, output)?;
-            Err(Failure::NotEnded { id, status })
+            return Err(Failure::NotEnded { id, status });
         }
     }
 }

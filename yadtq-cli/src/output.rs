@@ -3,7 +3,7 @@
 //! `anstream` removes the colours where they do not belong: if stdout is not a terminal, with `NO_COLOR`, with
 //! `TERM=dumb`. Nothing here panics: the `print` macros would, if the reader has closed the pipe.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write};
 
 use comfy_table::Cell;
 use serde::Serialize;
@@ -12,12 +12,17 @@ use crate::{
     failure::Failure,
     message,
     table::{self, Column},
+    text,
 };
 
 /// The answer of a command. Its JSON is a contract: keys are kebab-case and never change.
 pub(crate) trait Answer: Serialize {
     /// The same answer for people; it may contain colours. An empty text prints nothing.
     fn human(&self) -> String;
+
+    /// Whether [`human`](Self::human) is somebody's data: a program that reads it gets every byte, and a terminal no control
+    /// characters.
+    const IS_DATA: bool = false;
 }
 
 /// The form in which answers are printed: for people, or as JSON.
@@ -36,12 +41,17 @@ impl Output {
     }
 
     /// Prints an answer.
-    pub(crate) fn print(self, answer: &impl Answer) -> Result<(), Failure> {
+    pub(crate) fn print<A: Answer>(self, answer: &A) -> Result<(), Failure> {
         if self.json {
             let json = serde_json::to_string(answer).map_err(|error| Failure::Output(error.into()))?;
-            write(&json)
-        } else {
+            // Not through anstream, which would remove characters as well.
+            write_to(&mut std::io::stdout().lock(), &json)
+        } else if !A::IS_DATA {
             write(&answer.human())
+        } else if std::io::stdout().is_terminal() {
+            write(&text::lines(&answer.human()))
+        } else {
+            write_to(&mut std::io::stdout().lock(), &answer.human())
         }
     }
 
@@ -89,9 +99,12 @@ impl<T: Row> Answer for List<T> {
 
 /// Writes lines to stdout as they are.
 pub(crate) fn write(lines: &str) -> Result<(), Failure> {
+    write_to(&mut anstream::stdout().lock(), lines)
+}
+
+fn write_to(stdout: &mut impl Write, lines: &str) -> Result<(), Failure> {
     if lines.is_empty() {
         return Ok(());
     }
-    let mut stdout = anstream::stdout().lock();
     writeln!(stdout, "{}", lines.trim_end_matches('\n')).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }

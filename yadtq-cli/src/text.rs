@@ -1,7 +1,7 @@
 //! Makes text from others safe for a terminal.
 //!
 //! Anybody who can write to Kafka or Redis chooses names, hosts and errors. A terminal would obey the control
-//! characters in them.
+//! characters in them, and the characters that change the direction of text could make a line look like another one.
 
 /// The text on one line, without control characters.
 pub(crate) fn line(text: &str) -> String {
@@ -24,13 +24,18 @@ pub(crate) fn cut(text: &str, max: usize, rest: &str) -> String {
 fn clean(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !keep(c) {
+        if (c.is_control() || is_format(c)) && !keep(c) {
             cleaned.extend(c.escape_default());
         } else {
             cleaned.push(c);
         }
     }
     cleaned
+}
+
+/// Whether the character changes the direction of text, or breaks a line.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -40,6 +45,7 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(line("\u{1b}[31mred\u{9b}\r\nü"), r"\u{1b}[31mred\u{9b}\r\nü");
+        assert_eq!(line("a\u{202e}b\u{2067}c\u{2028}"), r"a\u{202e}b\u{2067}c\u{2028}");
         assert_eq!(lines("one\ntwo\t"), "one\ntwo\\t");
     }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use yadtq::{Revocation, TaskId};
 
-use crate::{exit::Exit, failure::Failure, global::Global, output::Answer};
+use crate::{exit::Exit, failure::Failure, global::Global, output::Answer, text};
 
 /// Revoke a task: a waiting task will not run, a running task is asked to stop
 ///
@@ -35,7 +35,7 @@ struct Answered {
 impl Answer for Answered {
     fn human(&self) -> String {
         match (&self.worker, &self.status) {
-            (Some(worker), _) => format!("asked worker {worker} to stop the task"),
+            (Some(worker), _) => format!("asked worker {} to stop the task", text::line(worker)),
             (_, Some(status)) => format!("too late: the task had already ended as {status}"),
             _ => "revoked: the task will not run".to_owned(),
         }

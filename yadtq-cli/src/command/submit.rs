@@ -89,7 +89,7 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "TIME")]
     eta: Option<humantime::Timestamp>,
 
-    /// Number of retries after the first attempt [default: as its code says, else 3]
+    /// Number of retries after the first attempt [default: as its code says, else 12]
     #[arg(long, value_name = "NUMBER")]
     max_retries: Option<u32>,
 

@@ -77,7 +77,9 @@ async fn dead_letters_are_replayed_and_purged() {
     for id in ["d1", "d2", "d3"] {
         make_dead_letter(&place, id).await;
     }
-    place.yadtq(["dlq", "replay", "d2", "--json"]).await.exits(0).quietly().json();
+    let lacks = "warning: no dead letter has the id or place x";
+    place.yadtq(["dlq", "purge", "d2", "x", "--dry-run"]).await.exits(3).says(lacks).prints("would purge 1\n");
+    place.yadtq(["dlq", "replay", "d2", "x"]).await.exits(3).says(lacks).prints("replayed 1\n");
     // Its arguments are still wrong.
     place.until("d2", "failure").await;
     worker.stop().await.expect("it stops");
@@ -98,7 +100,7 @@ async fn dead_letters_are_replayed_and_purged() {
     let unconfirmed = "error: cannot ask for confirmation, because stdin is not a terminal; use --yes to purge, or \
                        --dry-run to count";
     place.yadtq(["dlq", "purge", "--all"]).await.exits(2).says(unconfirmed).prints("");
-    let one = place.yadtq(["dlq", "purge", "d3", "--yes", "--json"]).await.exits(0).quietly().json();
+    let one = place.yadtq(["dlq", "purge", "d3", "x", "--yes", "--json"]).await.exits(3).says(lacks).json();
     assert_eq!(one, json!({"purged": 1}));
     place.yadtq(["dlq", "purge", "--all", "--yes"]).await.exits(0).quietly().prints("purged 2\n");
     place.yadtq(["dlq", "list", "--json"]).await.exits(0).prints("{\"letters\":[]}\n");

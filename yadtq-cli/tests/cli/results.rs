@@ -31,6 +31,16 @@ async fn a_task_that_succeeded() {
 }
 
 #[tokio::test]
+async fn a_program_reads_every_byte_of_a_result() {
+    let place = Place::new();
+    let odd = "\"a\u{7f}b\u{9b}31m\u{202e}\"";
+    place.forge("odd", &[("status", "success"), ("task", "add"), ("queue", "default"), ("result", odd)]).await;
+    place.yadtq(["result", "odd"]).await.exits(0).quietly().prints(&format!("{odd}\n"));
+    let json = place.yadtq(["result", "odd", "--json"]).await.exits(0).quietly();
+    assert!(json.stdout.contains(odd), "{json:#?}");
+}
+
+#[tokio::test]
 async fn a_task_that_failed() {
     let place = Place::new();
     let worker = place.worker().await;

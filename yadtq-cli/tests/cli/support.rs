@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
-use yadtq::{Client, Context, RunningWorker, TaskId, Worker, WorkerBuilder};
+use yadtq::{Client, Context, Retry, RunningWorker, TaskId, Worker, WorkerBuilder};
 
 /// Longest time for anything here. It is far more than necessary, so only something that hangs reaches it.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -67,6 +67,7 @@ impl Place {
         let worker = Worker::builder().client(&self.client().await).register(add).register(greet).register(fail);
         // Tasks that run until they are asked to stop must not delay the tests.
         let worker = worker.register(hold).register(climb).drain_timeout(Duration::from_millis(100)).concurrency(7);
+        let worker = worker.retry(Retry::new().max(3).base(Duration::from_secs(1)));
         set(worker.blocking_concurrency(1)).start().await.expect("settings that are right")
     }
 

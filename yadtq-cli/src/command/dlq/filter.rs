@@ -1,6 +1,6 @@
 //! Selects dead letters: by id, by filter, or all of them.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::Args;
 use yadtq::admin::DeadLetters;
@@ -86,6 +86,21 @@ impl Which {
 
     pub(super) fn on(&self, letters: DeadLetters) -> DeadLetters {
         self.ids.iter().fold(letters, DeadLetters::id)
+    }
+
+    /// Warns about ids that no letter has; returns whether there are any. To be asked before the letters are changed.
+    pub(super) async fn lacks(&self, letters: &DeadLetters) -> Result<bool, Failure> {
+        if self.ids.len() < 2 {
+            // A single one is reported when nothing was done.
+            return Ok(false);
+        }
+        let (mut missing, mut walk) = (self.ids.iter().collect::<BTreeSet<_>>(), letters.clone().walk().await?);
+        while let Some(letter) = walk.next().await? {
+            missing.remove(&letter.place.to_string());
+            letter.id.map(|id| missing.remove(&id.to_string()));
+        }
+        missing.iter().for_each(|id| message::warning(&format!("no dead letter has the id or place {id}")));
+        Ok(!missing.is_empty())
     }
 
     /// Reports that no letter was selected.

@@ -8,7 +8,7 @@ use crate::{confirm::Confirm, exit::Exit, failure::Failure, global::Global, outp
 
 /// Delete dead letters; their tasks remain failed
 ///
-/// Asks for confirmation unless --yes is given. Exits with 3 if no dead letter matches.
+/// Asks for confirmation unless --yes is given. Exits with 3 if no dead letter matches, or none has one of the ids.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -56,11 +56,13 @@ impl Purge {
         }
         let client = global.connect().await?;
         let letters = self.which.on(self.filter.on(client.admin().dead_letters()));
+        let lacks = self.which.lacks(&letters).await?;
+        let done = if lacks { Exit::NotFound } else { Exit::Done };
         if self.dry_run || !self.confirm.yes {
             let count = letters.clone().count().await?;
             if self.dry_run {
                 global.output().print(&Summary { purged: None, would_purge: Some(count) })?;
-                return Ok(Exit::Done);
+                return Ok(done);
             }
             if count == 0 {
                 return self.which.none();
@@ -72,6 +74,6 @@ impl Purge {
         drop(progress);
         let purged = purged?;
         global.output().print(&Summary { purged: Some(purged), would_purge: None })?;
-        if purged == 0 { self.which.none() } else { Ok(Exit::Done) }
+        if purged == 0 { self.which.none() } else { Ok(done) }
     }
 }

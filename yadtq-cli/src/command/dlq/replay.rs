@@ -14,7 +14,8 @@ const MAX_REFUSALS: usize = 100;
 ///
 /// Each task keeps its id, so callers can wait for it. A letter is deleted when its task is queued again; if the task fails
 /// again, it gets a new letter. An interrupted replay can be repeated: every task still runs once. Exits with 1 if a letter
-/// cannot be replayed, and with 3 if no dead letter matches.
+/// cannot be replayed, and with 3 if no dead letter matches, or none has one
+/// of the ids.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -68,6 +69,7 @@ impl Replay {
         self.which.check(&self.filter)?;
         let client = global.connect().await?;
         let letters = self.which.on(self.filter.on(client.admin().dead_letters()));
+        let lacks = self.which.lacks(&letters).await?;
         let mut refusals = Vec::new();
         let progress = Progress::start("dead letters replayed");
         let report = letters
@@ -93,6 +95,7 @@ impl Replay {
         }
         match (report.refused, report.replayed + report.gone_on) {
             (0, 0) => self.which.none(),
+            (0, _) if lacks => Ok(Exit::NotFound),
             (0, _) => Ok(Exit::Done),
             _ => Ok(Exit::TaskFailed),
         }
