@@ -54,7 +54,8 @@ pub(crate) mod ttl {
     const HOUR: u64 = 3_600_000;
 
     /// A task that waits or runs: 7 days, counted anew when it starts to wait and when its lease is extended. A task
-    /// that waits for its time is kept for 7 days beyond it. A finished one is kept for as long if a record of it was carried.
+    /// that waits for its time is kept for 7 days beyond it, even while it runs earlier, so that the record that waits finds out what
+    /// became of it. A finished one is kept for as long if a record of it was carried.
     pub(crate) const WAITING: u64 = 7 * 24 * HOUR;
     /// What is known of all workers, and of the partitions of a topic, without any call: 7 days.
     pub(crate) const FLEET: u64 = 7 * 24 * HOUR;

@@ -5,7 +5,8 @@
 //! - A failed task has one dead letter: whoever recorded the failure holds the lease until the letter is acknowledged and that is
 //!   noted. Others wait for the end of the lease, as they do for a run, and then one of them gets it.
 //! - The claim carries a quarantine budget, because only the store knows how often a task has crashed: a suspect beyond the budget
-//!   is answered `Held`, and nothing is counted.
+//!   is answered `Held`, and nothing is counted. A suspect that is granted again, because the first answer was lost, takes a slot
+//!   again, so that the others get the same answers again.
 
 use std::sync::Arc;
 
@@ -132,6 +133,9 @@ pub(crate) fn claim(
         Status::Success | Status::Failure => Claim::Done,
         Status::Running if state.lease_until > now_ms && !is_abandoned() => {
             if mine && state.nonce == ask.nonce {
+                if deliveries >= Claimer::SUSPECT {
+                    by.quarantine = by.quarantine.saturating_sub(1);
+                }
                 return Claim::Granted { token: state.token, deliveries, attempt: state.attempt };
             }
             Claim::Held { ms_left: state.lease_until - now_ms, mine }

@@ -55,7 +55,7 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Queued, Self::Scheduled, Self::Running, Self::Retrying, Self::Success, Self::Failure, Self::Revoked];
 
     /// The status as the store and the command line spell it.

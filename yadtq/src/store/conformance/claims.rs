@@ -189,6 +189,10 @@ pub(super) async fn quarantine_counts_over_a_batch(store: &dyn Subject) {
         let slots = usize::try_from(slots).unwrap();
         assert_eq!((0..batch).filter(is_granted).count(), batch - 4 + slots);
         assert_eq!(suspects.iter().filter(|at| is_granted(at)).count(), slots);
+        let again = store.claim(&by, &asks).await.unwrap();
+        for (first, again) in answers.into_iter().zip(again) {
+            assert_eq!(first.unwrap(), again.unwrap(), "sent twice");
+        }
     }
 }
 

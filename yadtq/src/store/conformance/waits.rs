@@ -93,6 +93,16 @@ pub(super) async fn an_end_is_remembered_as_long_as_another_record_waits(store: 
     // Sent again under its id, without a delay.
     let now = ask(1, 1);
     let token = granted(store, &id, &now).await;
+    let beyond = async |what: &str| {
+        let ttl_ms = store.ttl_ms(&id).await;
+        assert!(ttl_ms > ttl::WAITING + 29 * 24 * 3_600_000, "{ttl_ms}: {what}, even if nobody runs it for long");
+    };
+    beyond("granted").await;
+    let extended = store.extend(&"w1".into(), 6_000, &[lease(&id, &now, token, true)]).await;
+    assert_eq!(only(extended), Extended::Live);
+    beyond("extended").await;
+    assert_eq!(revoke(store, &id).await, Revocation::Asked("w1".into()));
+    beyond("asked to end").await;
     assert_eq!(succeed(store, lease(&id, &now, token, true), "3").await, Finished::Recorded);
     let ttl_ms = store.ttl_ms(&id).await;
     assert!(ttl_ms > ttl::RESULT + 29 * 24 * 3_600_000, "{ttl_ms}: beyond the time of the other record");

@@ -226,6 +226,13 @@ mod testing {
         pub(crate) fn forget_tasks(&self) {
             self.lock().0.tasks = HashMap::new();
         }
+
+        /// When the record of a task is forgotten, in ms.
+        #[cfg(feature = "redis")]
+        pub(in crate::store) fn expires_ms(&self, id: &TaskId) -> Option<u64> {
+            let (inner, now_us) = self.lock();
+            inner.tasks.get(id).map(|entry| entry.expires_ms).filter(|expires_ms| *expires_ms > now_us / 1_000)
+        }
     }
 
     #[async_trait]
@@ -233,7 +240,10 @@ mod testing {
         async fn plant(&self, id: &TaskId, state: Option<TaskState>) {
             let (mut inner, now_us) = self.lock();
             inner.tasks.remove(id);
-            inner.change(id, now_us, ttl::RESULT, |entry| entry.state = state);
+            inner.change(id, now_us, |entry| {
+                entry.state = state;
+                ((), Some(ttl::RESULT))
+            });
         }
 
         async fn ttl_ms(&self, id: &TaskId) -> u64 {

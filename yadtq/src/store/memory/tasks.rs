@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Inner, MemoryStore, control};
 use crate::{
     core::{
-        lifecycle::{self, Claim, ClaimRequest, Claimer, Extended, Finished, Replay, Revocation, TaskState},
+        lifecycle::{self, Claim, ClaimRequest, Claimer, Extended, Finished, Replay, Revocation, Status, TaskState},
         names::{ClientId, TaskId, WorkerId},
     },
     store::{
@@ -21,11 +21,13 @@ impl Tasks for MemoryStore {
     async fn submit(&self, tasks: &[Submission]) -> Result<(), StoreError> {
         let (mut inner, now_us) = self.lock();
         for Submission { id, task, queue, reply_to, eta } in tasks {
-            inner.change(id, now_us, ttl::RESULT, |entry| {
-                if entry.state.is_none() {
+            inner.change(id, now_us, |entry| {
+                let is_new = entry.state.is_none();
+                if is_new {
                     entry.state = Some(TaskState::submitted(Arc::clone(task), Arc::clone(queue), *eta, now_us));
                     entry.waiters.extend(reply_to.clone());
                 }
+                ((), is_new.then_some(ttl::RESULT))
             });
         }
         Ok(())
@@ -36,14 +38,17 @@ impl Tasks for MemoryStore {
         let (mut by, mut mail) = (by.clone(), HashMap::new());
         let fleet = std::mem::take(&mut inner.fleet);
         let claim = |(id, ask): &(TaskId, Arc<ClaimRequest>)| {
-            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
-                let had_ended = entry.has_ended();
+            Ok(inner.change(id, now_us, |entry| {
+                let (before, had_ended) = (entry.state.clone(), entry.has_ended());
                 let is_dead = |worker: &str| fleet.is_dead(worker);
                 let answer = lifecycle::claim(&mut entry.state, ask, &mut by, is_dead, now_us);
                 if !had_ended {
                     entry.address(id, None, &mut mail);
                 }
-                answer
+                // What was in its queue is kept as long as before: `extend` prolongs that in time.
+                let was_queued = before.as_ref().is_some_and(|state| state.status == Status::Queued);
+                let is_changed = entry.state != before;
+                (answer, (is_changed && !was_queued && !had_ended).then_some(ttl::RESULT))
             }))
         };
         let answers = asks.iter().map(claim).collect();
@@ -63,8 +68,9 @@ impl Tasks for MemoryStore {
     async fn extend(&self, worker: &WorkerId, lease_ms: u64, leases: &[Lease]) -> Answers<Extended> {
         let (mut inner, now_us) = self.lock();
         let extend = |Lease { id, ask, held }: &Lease| {
-            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
-                lifecycle::extend(&mut entry.state, ask, *held, worker, lease_ms, now_us)
+            Ok(inner.change(id, now_us, |entry| {
+                let answer = lifecycle::extend(&mut entry.state, ask, *held, worker, lease_ms, now_us);
+                (answer, (answer != Extended::Lost).then_some(ttl::RESULT))
             }))
         };
         Ok(leases.iter().map(extend).collect())
@@ -109,14 +115,14 @@ impl Tasks for MemoryStore {
         let (mut inner, now_us) = self.lock();
         let revoke = |id: &TaskId| {
             let mut mail = HashMap::new();
-            // The marker has to outlive a record that may have waited for long.
-            let answer = inner.change(id, now_us, ttl::WAITING, |entry| {
+            let answer = inner.change(id, now_us, |entry| {
                 let had_ended = entry.has_ended();
                 let answer = lifecycle::revoke(&mut entry.state, now_us);
                 if !had_ended {
                     entry.address(id, None, &mut mail);
                 }
-                answer
+                // The marker has to outlive a record that may have waited for long.
+                (answer, (!had_ended).then_some(ttl::WAITING))
             });
             inner.notify(mail);
             if let Revocation::Asked(worker) = &answer {
@@ -130,8 +136,10 @@ impl Tasks for MemoryStore {
     async fn replay(&self, dead: &[DeadTask]) -> Answers<Replay> {
         let (mut inner, now_us) = self.lock();
         let replay = |DeadTask { id, seq, task, queue }: &DeadTask| {
-            Ok(inner.change(id, now_us, ttl::RESULT, |entry| {
-                lifecycle::replay(&mut entry.state, *seq, task, queue, now_us)
+            Ok(inner.change(id, now_us, |entry| {
+                let before = entry.state.clone();
+                let answer = lifecycle::replay(&mut entry.state, *seq, task, queue, now_us);
+                (answer, (entry.state != before).then_some(ttl::RESULT))
             }))
         };
         Ok(dead.iter().map(replay).collect())
@@ -204,29 +212,24 @@ impl Inner {
         let Lease { id, ask, held } = lease;
         // A task that is given back and ends as revoked may have a record that waits for long.
         let ttl_ms = if end.status().is_terminal() { *ttl_ms } else { ttl::WAITING };
-        self.change(id, now_us, ttl_ms, |entry| {
-            let had_ended = entry.has_ended();
+        self.change(id, now_us, |entry| {
+            let (before, had_ended) = (entry.state.clone(), entry.has_ended());
             let answer = lifecycle::finish(&mut entry.state, ask, *held, end, now_us);
             if answer == Finished::Recorded && !had_ended {
                 entry.address(id, reply_to.as_ref(), mail);
             }
-            answer
+            (answer, (entry.state != before).then_some(ttl_ms))
         })
     }
 
     /// Runs what prolongs no record's life.
     fn look<T>(&mut self, id: &TaskId, now_us: u64, look: impl FnOnce(&mut Entry) -> T) -> T {
-        let expires_ms = self.tasks.get(id).map(|entry| entry.expires_ms);
-        let answer = self.change(id, now_us, ttl::RESULT, look);
-        if let (Some(entry), Some(expires_ms)) = (self.tasks.get_mut(id), expires_ms) {
-            entry.expires_ms = expires_ms;
-        }
-        answer
+        self.change(id, now_us, |entry| (look(entry), None))
     }
 
-    /// Runs a transition. A record that it changed lives anew, an ended one for `ended_ttl_ms`.
+    /// Runs a transition. It returns, besides its answer, whether the record lives anew, and for how many ms if it has ended.
     pub(super) fn change<T>(
-        &mut self, id: &TaskId, now_us: u64, ended_ttl_ms: u64, transition: impl FnOnce(&mut Entry) -> T,
+        &mut self, id: &TaskId, now_us: u64, transition: impl FnOnce(&mut Entry) -> (T, Option<u64>),
     ) -> T {
         let now_ms = now_us / 1_000;
         self.sweep(now_ms);
@@ -234,9 +237,8 @@ impl Inner {
         if entry.expires_ms <= now_ms {
             *entry = Entry::default();
         }
-        let before = entry.state.clone();
-        let answer = transition(entry);
-        if let Some(state) = entry.state.as_ref().filter(|_| entry.state != before) {
+        let (answer, anew) = transition(entry);
+        if let (Some(state), Some(ended_ttl_ms)) = (&entry.state, anew) {
             // Until `eta` another record of the task waits, which must find out what became of it.
             let wait_ms = state.eta.unwrap_or(0).saturating_sub(now_ms);
             let ttl_ms = match entry.has_ended() {

@@ -27,6 +27,7 @@ const TASKS_PER_CALL: usize = 256;
 pub(super) const BYTES_PER_CALL: usize = 1_024 * 1_024;
 
 /// A Lua script.
+#[derive(Debug)]
 pub(super) struct Script {
     /// Its text, after what it shares with other scripts.
     parts: &'static [&'static str],
@@ -39,7 +40,7 @@ impl Script {
         Self { parts, hash: OnceLock::new() }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         self.parts.concat()
     }
 
@@ -167,6 +168,8 @@ impl RedisStore {
     async fn send_each(
         &self, script: &Script, calls: &[Call], resend: Resend,
     ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        #[cfg(test)]
+        let script = self.prelude.get().map_or(script, |prelude| prelude.script(script));
         let client = self.connection.client();
         let answers = send(&client, script, calls, resend).await;
         let answers = answers.into_iter().map(|answer| answer.map_err(|error| self.connection.error(&error)));

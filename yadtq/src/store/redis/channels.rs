@@ -117,7 +117,7 @@ impl Purpose for Subscription {
 }
 
 /// A message of `finish.lua` or `progress.lua`: what it says of each task.
-fn read_replies(mut rest: &[u8], mailbox: &Mailbox) -> bool {
+pub(super) fn read_replies(mut rest: &[u8], mailbox: &Mailbox) -> bool {
     let mut replies = Vec::new();
     while !rest.is_empty() {
         match take_reply(&mut rest) {
@@ -135,7 +135,7 @@ fn read_replies(mut rest: &[u8], mailbox: &Mailbox) -> bool {
 }
 
 /// A message to a worker: `r` and an id, of `revoke.lua`, `o`, of `own.lua`, `s`, of `announce.lua`, or what another worker sends.
-fn read_control(message: &[u8], mailbox: &Mailbox) -> bool {
+pub(super) fn read_control(message: &[u8], mailbox: &Mailbox) -> bool {
     match message.split_first() {
         Some((b'r', id)) => {
             let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());

@@ -25,6 +25,8 @@ mod registry;
 mod rights;
 mod server;
 mod slots;
+#[cfg(test)]
+pub(super) mod stage;
 mod tasks;
 #[cfg(test)]
 pub(super) mod testing;
@@ -58,6 +60,8 @@ pub(crate) struct RedisStore {
     heartbeats: Heartbeats,
     rights: Arc<Rights>,
     is_clustered: bool,
+    #[cfg(test)]
+    prelude: std::sync::OnceLock<stage::Prelude>,
 }
 
 impl RedisStore {
@@ -77,7 +81,16 @@ impl RedisStore {
         let is_clustered = config.server.is_clustered();
         let (keys, heartbeats) = (Keys::new(namespace), Heartbeats::default());
         let connection = Connection::open(&config, Commands { probe: keys.probe() });
-        Ok(Arc::new(Self { keys, config, connection, heartbeats, rights: Arc::default(), is_clustered }))
+        Ok(Arc::new(Self {
+            keys,
+            config,
+            connection,
+            heartbeats,
+            rights: Arc::default(),
+            is_clustered,
+            #[cfg(test)]
+            prelude: std::sync::OnceLock::new(),
+        }))
     }
 
     /// Turns fred's errors into ours.

@@ -13,9 +13,7 @@ use crate::{
     store::{Answers, Ownership, StoreError, ttl},
 };
 
-pub(super) const OWN_TEXT: &str = include_str!("lua/own.lua");
-
-static OWN: Script = Script::new(&[OWN_TEXT]);
+static OWN: Script = Script::new(&[include_str!("lua/own.lua")]);
 
 /// What follows a topic's own key, in the order of the script.
 const PARTS: [&str; 8] = ["leases", "members", "owned", "epochs", "free", "unknown", "gone", "short"];
@@ -23,13 +21,6 @@ const PARTS: [&str; 8] = ["leases", "members", "owned", "epochs", "free", "unkno
 #[async_trait]
 impl Ownership for RedisStore {
     async fn own(&self, by: &Owner, requests: &[OwnRequest]) -> Answers<Owned> {
-        self.own_by(&OWN, by, requests).await
-    }
-}
-
-impl RedisStore {
-    /// Sends a call, and reads the answers. `script`: [`OWN_TEXT`], or what a test makes of it.
-    pub(super) async fn own_by(&self, script: &Script, by: &Owner, requests: &[OwnRequest]) -> Answers<Owned> {
         let keys = |args: &mut Args, request: &OwnRequest| {
             for key in self.owners_keys(&request.topic) {
                 args.text(&key);
@@ -44,7 +35,7 @@ impl RedisStore {
             args.number(request.partitions).number(u8::from(request.is_used));
             args.partitions(&request.keep).partitions(&request.give);
         };
-        let answers = self.batch_of(script, requests, keys, shared, each).await?;
+        let answers = self.batch_of(&OWN, requests, keys, shared, each).await?;
         let owned = |(request, [code, owns, give, again]): (&OwnRequest, [Value; 4])| match code.as_i64() {
             Some(0) => Ok(Owned::Gone),
             Some(_) => Ok(Owned::Owns {
@@ -59,7 +50,9 @@ impl RedisStore {
         };
         Ok(read(requests, answers, owned))
     }
+}
 
+impl RedisStore {
     /// All keys of a topic, in the order of the script.
     pub(super) fn owners_keys(&self, topic: &str) -> Vec<String> {
         let topic = self.keys.owners(topic);

@@ -28,11 +28,9 @@ use crate::{
 };
 
 const DEAD: &str = include_str!("lua/dead.lua");
-pub(super) const BEAT_TEXTS: [&str; 2] = [DEAD, include_str!("lua/beat.lua")];
-pub(super) const LEAVE_TEXTS: [&str; 2] = [DEAD, include_str!("lua/leave.lua")];
 
-static BEAT: Script = Script::new(&BEAT_TEXTS);
-static LEAVE: Script = Script::new(&LEAVE_TEXTS);
+static BEAT: Script = Script::new(&[DEAD, include_str!("lua/beat.lua")]);
+static LEAVE: Script = Script::new(&[DEAD, include_str!("lua/leave.lua")]);
 
 /// Time between two writes of a worker's hash, which is large: 2 s.
 const INFO_INTERVAL: Duration = Duration::from_secs(2);
@@ -84,7 +82,9 @@ impl Registry for RedisStore {
 
     async fn leave(&self, worker: &str) -> Result<(), StoreError> {
         lock(&self.heartbeats.written).remove(worker);
-        self.leave_by(&LEAVE, worker).await?;
+        let mut args = self.registry_keys();
+        args.text(worker).number(USED_UP_MS).number(ttl::FLEET);
+        self.send(&LEAVE, &[Call { args, keys: 4 }]).await?;
         self.connection.client().del::<(), _>(self.keys.worker(worker)).await.map_err(self.store_error())
     }
 
@@ -122,17 +122,15 @@ impl RedisStore {
         let id: WorkerId = worker.id.as_str().into();
         let may_listen = self.rights.may_subscribe();
         let by = Beat { worker: &id, since_ms, answered_ms, lease_ms, may_listen };
-        let (beaten, lost) = self.beat_by(&BEAT, &by).await?;
+        let (beaten, lost) = self.beat_by(&by).await?;
         if since_ms.is_none() && generation == self.connection.generation() {
             *lock(&self.heartbeats.since) = Some((generation, beaten.now_us / 1_000));
         }
         Ok((beaten, lost))
     }
 
-    /// Sends a heartbeat, and reads the answer. `script`: [`BEAT_TEXTS`], or what a test makes of them.
-    pub(super) async fn beat_by(
-        &self, script: &Script, by: &Beat<'_>,
-    ) -> Result<(Beaten, Vec<(String, u64)>), StoreError> {
+    /// Sends a heartbeat, and reads the answer.
+    pub(super) async fn beat_by(&self, by: &Beat<'_>) -> Result<(Beaten, Vec<(String, u64)>), StoreError> {
         let mut args = self.registry_keys();
         args.text(by.worker).optional(by.since_ms.map(|ms| ms.to_string()).as_deref());
         args.number(by.answered_ms).number(by.lease_ms).number(USED_UP_MS).number(ttl::FLEET);
@@ -142,7 +140,7 @@ impl RedisStore {
         args.text(&channels).number(u8::from(by.may_listen));
         // Over another connection `since` would make a false witness.
         let resend = if by.since_ms.is_some() { Resend::Never } else { Resend::AfterReconnect };
-        let answer = self.send_with(script, &[Call { args, keys: 4 }], resend).await?.remove(0).into_array();
+        let answer = self.send_with(&BEAT, &[Call { args, keys: 4 }], resend).await?.remove(0).into_array();
         let [now_us, is_gone, is_subscribed, again, lost, dead] = <[Value; 6]>::try_from(answer)
             .map_err(|answer| StoreError::Refused(format!("a heartbeat was answered by {answer:?}")))?;
         let lost = lost.into_array();
@@ -156,14 +154,6 @@ impl RedisStore {
             look_again_ms: again.as_u64(),
         };
         Ok((beaten, lost.collect()))
-    }
-
-    /// Takes a worker out. `script`: [`LEAVE_TEXTS`], or what a test makes of them.
-    pub(super) async fn leave_by(&self, script: &Script, worker: &str) -> Result<(), StoreError> {
-        let mut args = self.registry_keys();
-        args.text(worker).number(USED_UP_MS).number(ttl::FLEET);
-        self.send(script, &[Call { args, keys: 4 }]).await?;
-        Ok(())
     }
 
     /// Writes what readers see of the worker, unless that was done just now.

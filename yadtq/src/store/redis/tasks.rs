@@ -23,19 +23,20 @@ use crate::{
 /// Results that are larger are not published: the client is notified, and reads them.
 const MAX_REPLY_BYTES: usize = 64 * 1_024;
 
+const TASK: &str = include_str!("lua/task.lua");
 const LEASE: &str = include_str!("lua/lease.lua");
 const NOTIFY: &str = include_str!("lua/notify.lua");
 
-static SUBMIT: Script = Script::new(&[include_str!("lua/submit.lua")]);
-static CLAIM: Script = Script::new(&[NOTIFY, include_str!("lua/claim.lua")]);
-static FINISH: Script = Script::new(&[NOTIFY, LEASE, include_str!("lua/finish.lua")]);
-static EXTEND: Script = Script::new(&[LEASE, include_str!("lua/extend.lua")]);
-static CARRY: Script = Script::new(&[include_str!("lua/carry.lua")]);
-static DEAD_LETTERED: Script = Script::new(&[include_str!("lua/dead_lettered.lua")]);
-static PROGRESS: Script = Script::new(&[NOTIFY, include_str!("lua/progress.lua")]);
-static REVOKE: Script = Script::new(&[include_str!("lua/revoke.lua")]);
-static REPLAY: Script = Script::new(&[include_str!("lua/replay.lua")]);
-static READ: Script = Script::new(&[include_str!("lua/read.lua")]);
+static SUBMIT: Script = Script::new(&[TASK, include_str!("lua/submit.lua")]);
+static CLAIM: Script = Script::new(&[TASK, NOTIFY, include_str!("lua/claim.lua")]);
+static FINISH: Script = Script::new(&[TASK, NOTIFY, LEASE, include_str!("lua/finish.lua")]);
+static EXTEND: Script = Script::new(&[TASK, LEASE, include_str!("lua/extend.lua")]);
+static CARRY: Script = Script::new(&[TASK, include_str!("lua/carry.lua")]);
+static DEAD_LETTERED: Script = Script::new(&[TASK, include_str!("lua/dead_lettered.lua")]);
+static PROGRESS: Script = Script::new(&[TASK, NOTIFY, include_str!("lua/progress.lua")]);
+static REVOKE: Script = Script::new(&[TASK, include_str!("lua/revoke.lua")]);
+static REPLAY: Script = Script::new(&[TASK, include_str!("lua/replay.lua")]);
+static READ: Script = Script::new(&[TASK, include_str!("lua/read.lua")]);
 
 #[async_trait]
 impl Tasks for RedisStore {
@@ -63,7 +64,11 @@ impl Tasks for RedisStore {
             if several && slots > 0 && matches!(claim, Ok(codec::Claimed::NoSlot(_))) {
                 let again = self.claim_calls(by, slots, std::slice::from_ref(ask)).await;
                 claim = again.and_then(|mut again| self.claimed(ask, &again.remove(0)?));
-                slots -= u32::from(matches!(claim, Ok(codec::Claimed::Claim(Claim::Granted { .. }))));
+            }
+            if let Ok(codec::Claimed::Claim(Claim::Granted { deliveries, .. })) = claim
+                && deliveries >= Claimer::SUSPECT
+            {
+                slots = slots.saturating_sub(1);
             }
             claims.push(claim.map(codec::Claimed::into_claim));
         }

@@ -8,10 +8,13 @@ use std::{
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
-use super::{super::ownership::OWN_TEXT, Script, Stage};
-use crate::core::{
-    names::WorkerId,
-    ownership::{self, OwnRequest, Owned, Owner, Partitions, Topic, USED_UP_MS},
+use super::Stage;
+use crate::{
+    core::{
+        names::WorkerId,
+        ownership::{self, OwnRequest, Owned, Owner, Partitions, Topic, USED_UP_MS},
+    },
+    store::Ownership,
 };
 
 const TOPICS: [&str; 2] = ["t", "u"];
@@ -131,7 +134,6 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct World<'a> {
     stage: &'a Stage,
-    script: &'a Script,
     now_ms: u64,
     topics: [Topic; 2],
     partitions: [u32; 2],
@@ -182,7 +184,7 @@ impl World<'_> {
 
     /// Plays a call on both sides. Returns the answers.
     async fn agree(&mut self, by: &Owner, requests: &[OwnRequest]) -> Vec<Owned> {
-        let answers = self.stage.redis.own_by(self.script, by, requests).await.unwrap();
+        let answers = self.stage.redis.own(by, requests).await.unwrap();
         let answers: Vec<Owned> = answers.into_iter().map(Result::unwrap).collect();
         let woken = self.stage.take_woken().await;
         let (mut expected, mut expected_woken) = (Vec::new(), BTreeSet::new());
@@ -269,13 +271,11 @@ fn what_is_owned(answer: &Owned) -> Option<(&Partitions, usize)> {
 fn the_script_and_the_pure_function_hand_out_the_same() {
     let runtime = Runtime::new().unwrap();
     let stage = runtime.block_on(Stage::new());
-    let wake = ("try('PUBLISH', ARGV[9] .. id, 'o')", format!("call('HSET', '{}', id, 1)", stage.woken()));
-    let script = stage.script(&[OWN_TEXT], Some(wake));
     let config = ProptestConfig { cases: 150, ..ProptestConfig::default() };
     proptest!(config, |(steps in vec(step(), 1..60), partitions in [0..9_u32, 0..9_u32])| {
         runtime.block_on(async {
             let (topics, lives, learned) = (Default::default(), Default::default(), HashMap::new());
-            let mut world = World { stage: &stage, script: &script, now_ms: START_MS, topics, partitions, lives, learned };
+            let mut world = World { stage: &stage, now_ms: START_MS, topics, partitions, lives, learned };
             for topic in 0..TOPICS.len() {
                 world.play(&Step::Empty { topic }).await;
             }

@@ -8,14 +8,14 @@ use std::{
 use proptest::{collection::vec, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 
-use super::{
-    super::registry::{BEAT_TEXTS, LEAVE_TEXTS},
-    Script, Stage,
-};
-use crate::core::{
-    names::WorkerId,
-    ownership::USED_UP_MS,
-    registry::{self, BEAT_MS, Beat, NOTICE_MS, Ring},
+use super::Stage;
+use crate::{
+    core::{
+        names::WorkerId,
+        ownership::USED_UP_MS,
+        registry::{self, BEAT_MS, Beat, NOTICE_MS, Ring},
+    },
+    store::Registry,
 };
 
 const WORKERS: usize = 7;
@@ -109,8 +109,6 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct World<'a> {
     stage: &'a Stage,
-    beat: &'a Script,
-    leave: &'a Script,
     now_ms: u64,
     ring: Ring,
     subscribed: BTreeSet<WorkerId>,
@@ -165,7 +163,7 @@ impl World<'_> {
             }
             Step::Leave { worker } => {
                 let id = self.id(*worker);
-                self.stage.redis.leave_by(self.leave, &id).await.unwrap();
+                self.stage.redis.leave(&id).await.unwrap();
                 self.ring.remove(&id, self.now_ms);
             }
             Step::Pass { ms } => {
@@ -185,7 +183,7 @@ impl World<'_> {
 
     /// Plays a heartbeat on both sides. Returns whether the id is used up.
     async fn agree(&mut self, by: &Beat<'_>) -> bool {
-        let (answer, lost) = self.stage.redis.beat_by(self.beat, by).await.unwrap();
+        let (answer, lost) = self.stage.redis.beat_by(by).await.unwrap();
         let is_subscribed = |worker: &str| self.subscribed.contains(worker);
         let expected = registry::beat(&mut self.ring, by, is_subscribed, self.now_ms);
         let now_ms = self.now_ms;
@@ -210,27 +208,14 @@ impl World<'_> {
 fn the_script_and_the_pure_function_declare_the_same_dead() {
     let runtime = Runtime::new().unwrap();
     let stage = runtime.block_on(Stage::new());
-    let numsub = format!(
-        "(function(names)
-            local answer = {{}}
-            for i, name in ipairs(names) do
-              answer[2 * i - 1], answer[2 * i] = name, call('HEXISTS', '{}', name)
-            end
-            return answer
-          end)(names)",
-        stage.subscribed()
-    );
-    let beat = stage.script(&BEAT_TEXTS, Some(("try('PUBSUB', 'NUMSUB', unpack(names))", numsub)));
-    let leave = stage.script(&LEAVE_TEXTS, None);
     let config = ProptestConfig { cases: 150, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps())| {
         runtime.block_on(async {
             let (subscribed, lives, answered) = (BTreeSet::new(), [0; WORKERS], HashMap::new());
             let (now_ms, ring) = (START_MS, Ring::default());
-            let mut world =
-                World { stage: &stage, beat: &beat, leave: &leave, now_ms, ring, subscribed, lives, answered };
+            let mut world = World { stage: &stage, now_ms, ring, subscribed, lives, answered };
             world.play(&Step::Empty).await;
-            stage.forget(vec![stage.subscribed()]).await;
+            stage.end_subscriptions().await;
             stage.set_clock(START_MS).await;
             for step in &steps {
                 world.play(step).await;

@@ -14,7 +14,7 @@ local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
 local worker, lease_ms, take_over = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local quarantine, max_deliveries = tonumber(ARGV[4]), tonumber(ARGV[5])
-local waiting_ttl, ended_ttl, channel_prefix, id_at = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local waiting_ttl, ended_ttl, channel_prefix, id_at = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local now_text, now_ms_text = format('%.0f', now), format('%.0f', now_ms)
 local lease_until = format('%.0f', now_ms + lease_ms)
 local tasks = (#ARGV - 9) / 5
@@ -27,23 +27,23 @@ local function next_token(token)
   return format('%.0f', token + 1), token + 1
 end
 
--- `attempt` is that of earlier attempts in place, if it is known.
-local function grant(key, arg, token, status, deliveries, attempt)
-  local number
+-- `task` is what `claim` has read of it.
+local function grant(key, arg, task, deliveries)
+  local status, eta = task[1], task[6]
+  -- That of earlier attempts in place, if it is known.
+  local attempt = status and (tonumber(task[2]) or 1) == tonumber(ARGV[arg]) and tonumber(task[4])
   local later = attempt and attempt > tonumber(ARGV[arg + 1])
-  token, number = next_token(token)
+  local token, number = next_token(task[3])
   call('HSET', key, 'status', 'running', 'seq', ARGV[arg], 'token', token, 'attempt', later and attempt or ARGV[arg + 1],
     'worker', worker, 'nonce', ARGV[arg + 2], 'lease-until', lease_until, 'started-at', now_ms_text,
     'task', ARGV[arg + 3], 'queue', ARGV[arg + 4])
-  -- What `submit` and a task that was given back leave has none of the fields below, and a TTL that `extend` prolongs in time.
-  if status ~= 'queued' then
-    if status then
-      call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at', 'progress', 'progress-number')
-      -- Else another record of the task still waits, and must find out that it has ended.
-      if (tonumber(call('HGET', key, 'eta')) or 0) <= now_ms then call('HDEL', key, 'eta') end
-    end
-    call('PEXPIRE', key, waiting_ttl)
+  if eta and tonumber(eta) <= now_ms then call('HDEL', key, 'eta') end
+  -- What `submit` and a task that was given back leave has none of these fields.
+  if status and status ~= 'queued' or task[7] then
+    call('HDEL', key, 'revoke', 'hand-on', 'error', 'result', 'finished-at', 'progress', 'progress-number')
   end
+  -- What was in its queue has a TTL that `extend` prolongs in time.
+  if status ~= 'queued' then expire(key, waiting_ttl, eta, now_ms) end
   if later then return 8, number, deliveries .. ':' .. attempt end
   return 0, number, deliveries
 end
@@ -57,9 +57,7 @@ local function finish(key, status, err)
   call('HSET', key, 'status', status, 'error', err, 'finished-at', now_ms_text)
   call('HDEL', key, 'revoke', 'waiters', 'watchers', 'progress', 'progress-number')
   local kept = call('HMGET', key, 'eta', 'carried')
-  local wait = math.max((tonumber(kept[1]) or 0) - now_ms, 0)
-  local ttl = kept[2] and math.max(ended_ttl, waiting_ttl) or ended_ttl
-  call('PEXPIRE', key, format('%.0f', wait + ttl))
+  expire(key, kept[2] and math.max(ended_ttl, waiting_ttl) or ended_ttl, kept[1], now_ms)
 end
 
 -- Only asked where somebody would have to wait for the end of a lease.
@@ -88,21 +86,23 @@ local function dead_letter(key, arg, deliveries)
   return 5, h[4] or 'null', deliveries
 end
 
-local function running(key, arg, token, deliveries, attempt)
-  local h = call('HMGET', key, 'lease-until', 'worker', 'nonce', 'revoke', 'attempt')
+local function running(key, arg, task, deliveries)
+  local h = call('HMGET', key, 'lease-until', 'worker', 'nonce', 'revoke')
+  local token, attempt = task[3], tonumber(task[4]) or 1
   local left = (tonumber(h[1]) or 0) - now_ms
   if left > 0 then
     local mine = h[2] == worker
     if mine and h[3] == ARGV[arg + 2] then
-      -- As it was granted, whatever the record asks for.
-      return 8, tonumber(token) or 0, deliveries .. ':' .. (tonumber(h[5]) or 1)
+      -- As it was granted, whatever the record asks for; from the slots that it was granted from.
+      if deliveries >= 2 then quarantine = math.max(quarantine - 1, 0) end
+      return 8, tonumber(token) or 0, deliveries .. ':' .. attempt
     end
     if mine or not is_dead(h[2]) then return 1, left, mine and 1 or 0 end
   elseif not take_over and (h[2] == worker or not is_dead(h[2])) then
     return 1, lease_ms, 0
   end
   if h[4] then
-    local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. (tonumber(h[5]) or 1) .. '}'
+    local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. attempt .. '}'
     call('HSET', key, 'token', (next_token(token)))
     call('HDEL', key, 'worker', 'nonce', 'lease-until')
     finish(key, 'revoked', err)
@@ -111,7 +111,7 @@ local function running(key, arg, token, deliveries, attempt)
   deliveries = deliveries + 1
   if deliveries > max_deliveries then
     local err = '{"kind":"deliveries","message":"' .. deliveries
-      .. ' workers died while they ran it","attempt":' .. (tonumber(h[5]) or 1) .. '}'
+      .. ' workers died while they ran it","attempt":' .. attempt .. '}'
     call('HSET', key, 'token', (next_token(token)), 'deliveries', deliveries, 'hand-on', 'dead')
     lease(key, arg)
     finish(key, 'failure', err)
@@ -122,43 +122,30 @@ local function running(key, arg, token, deliveries, attempt)
     quarantine = quarantine - 1
   end
   call('HSET', key, 'deliveries', deliveries)
-  return grant(key, arg, token, 'running', deliveries, attempt)
+  return grant(key, arg, task, deliveries)
 end
 
 local function claim(key, arg)
-  local h = try('HMGET', key, 'status', 'seq', 'token', 'deliveries', 'attempt')
-  if h.err then return 7, h.err, 0 end
-  local status, deliveries = h[1], tonumber(h[4]) or 0
-  if not status then return grant(key, arg, nil, nil, 0) end
-  local seq, asked = tonumber(h[2]) or 1, tonumber(ARGV[arg])
-  local attempt = seq == asked and tonumber(h[5]) or nil
+  local task = try('HMGET', key, 'status', 'seq', 'token', 'attempt', 'deliveries', 'eta', 'hand-on')
+  local wrong = task.err or foreign(key, unpack(task, 1, 6))
+  if wrong then return 7, wrong, 0 end
+  local status, deliveries, next = task[1], tonumber(task[5]) or 0, task[7]
+  if not status then return grant(key, arg, task, 0) end
+  local seq, asked = tonumber(task[2]) or 1, tonumber(ARGV[arg])
   if seq > asked then
-    if seq == asked + 1 then
-      local moved = call('HMGET', key, 'hand-on', 'error')
-      local next = string.match(moved[1] or '', '^next:(%d+:%d+)$')
-      if next then return 4, next, moved[2] or '' end
-    end
+    next = seq == asked + 1 and string.match(next or '', '^next:(%d+:%d+)$')
+    if next then return 4, next, call('HGET', key, 'error') or '' end
     return 2, 0, 0
   end
   if status == 'queued' or status == 'retrying' or status == 'scheduled' then
-    -- A task that was replayed has the field `hand-on` too.
-    if seq > 1 then status = 'rescheduled' end
-    if h[1] ~= 'queued' and seq == asked then
-      local stay = call('HMGET', key, 'hand-on', 'eta')
-      local left = (tonumber(stay[2]) or 0) - now_ms
-      if stay[1] == 'stay' and left > 0 then return 1, left, 0 end
-    end
-    return grant(key, arg, h[3], status, deliveries, attempt)
+    local left = (tonumber(task[6]) or 0) - now_ms
+    if next == 'stay' and seq == asked and left > 0 then return 1, left, 0 end
+    return grant(key, arg, task, deliveries)
   end
-  if status == 'running' then return running(key, arg, h[3], deliveries, attempt) end
+  if status == 'running' then return running(key, arg, task, deliveries) end
   if status == 'revoked' then return 3, 0, 0 end
-  if status == 'success' or status == 'failure' then
-    if status == 'failure' and call('HGET', key, 'hand-on') == 'dead' then
-      return dead_letter(key, arg, deliveries)
-    end
-    return 2, 0, 0
-  end
-  return 7, 'unknown status', 0
+  if status == 'failure' and next == 'dead' then return dead_letter(key, arg, deliveries) end
+  return 2, 0, 0
 end
 
 local out = {}

@@ -2,7 +2,7 @@
 --
 -- KEYS     task hashes
 -- ARGV     worker, lease in ms, TTL of a waiting task; then per key: token, remake (as in lease.lua)
--- returns  per key 1 live, 2 revoking, 0 lost, or what Redis said if the key is not a hash
+-- returns  per key 1 live, 2 revoking, 0 lost, or what is wrong with the key if it is not a task's
 local worker, ttl = ARGV[1], ARGV[3]
 local lease_until = format('%.0f', now_ms + tonumber(ARGV[2]))
 
@@ -11,7 +11,7 @@ local function extend(key, token, remake)
   if task.err then return task.err end
   if not holds then return 0 end
   call('HSET', key, 'worker', worker, 'lease-until', lease_until)
-  call('PEXPIRE', key, ttl)
+  expire(key, ttl, task[4], now_ms)
   return task[3] and 2 or 1
 end
 

@@ -7,7 +7,7 @@
 --          lease.lua), status, result or error (may be empty), TTL; then what only some have, empty for the others: of
 --          a task that ended the client to notify, of one that has another run `next seq attempt due`, or `stay seq
 --          attempt due` if the same record asks for it
--- returns  per key 1 recorded, 2 revoking, 0 stale, or what Redis said if the key is not a hash; nothing for the last keys if the
+-- returns  per key 1 recorded, 2 revoking, 0 stale, or what is wrong with the key if it is not a task's; nothing for the last keys if the
 --          messages are large: nothing was done for these
 --
 -- A reply channel gets one message for the whole call: per task a letter (s, f, r: as the status; m: too large to
@@ -26,13 +26,6 @@ local function reply(key, status, text)
   return unsuccessful(id, status, call('HGET', key, 'task') or '', text)
 end
 
--- Until `eta` another record of the task waits, which must find out what became of it.
-local function expire(key, ttl, eta)
-  eta = tonumber(eta)
-  if eta and eta > now_ms then ttl = format('%.0f', eta - now_ms + ttl) end
-  call('PEXPIRE', key, ttl)
-end
-
 -- A run has no result, error or 'hand-on' of an earlier one: `claim.lua` takes them away.
 local function close(key, status, text, ttl, task)
   if text ~= '' then
@@ -46,7 +39,7 @@ local function close(key, status, text, ttl, task)
   if status ~= 'failure' then call('HDEL', key, 'worker', 'nonce', 'lease-until') end
   -- A copy of its record may come late.
   if task[5] then ttl = math.max(tonumber(ttl), carried_ttl) end
-  expire(key, ttl, task[4])
+  expire(key, ttl, task[4], now_ms)
 end
 
 local function complete(key, task, status, text, ttl, client, waiters)
@@ -66,7 +59,7 @@ local function reschedule(key, status, err, ttl, next)
     'hand-on', kind == 'stay' and kind or 'next:' .. attempt .. ':' .. due)
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'deliveries')
   if err ~= '' then call('HSET', key, 'error', err) end
-  expire(key, ttl, due)
+  expire(key, ttl, due, now_ms)
 end
 
 local function give_back(key, task, token, ttl, client)
@@ -79,7 +72,7 @@ local function give_back(key, task, token, ttl, client)
   else
     call('HSET', key, 'status', 'queued')
     call('HDEL', key, 'worker', 'nonce', 'lease-until', 'progress', 'progress-number')
-    expire(key, ttl, task[4])
+    expire(key, ttl, task[4], now_ms)
   end
 end
 

@@ -3,7 +3,7 @@
 -- KEYS     task hashes
 -- ARGV     prefix of reply channels, where the id starts in a key, bytes of messages after which a call ends early; then per key:
 --          token, number, value
--- returns  per key 1 recorded, 0 stale, or what Redis said if the key is not a hash; nothing for the last keys if the messages
+-- returns  per key 1 recorded, 0 stale, or what is wrong with the key if it is not a task's; nothing for the last keys if the messages
 --          are large: nothing was done for these
 --
 -- A reply channel gets one message for the whole call, as in finish.lua: per task the letter p, then id, value,
@@ -13,8 +13,7 @@ local channel_prefix, id_at, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(A
 
 local function progress(key, token, number, value)
   local h = try('HMGET', key, 'status', 'token', 'progress-number', 'watchers')
-  if h.err then return h.err end
-  if h[1] ~= 'running' or (h[2] or '0') ~= token then return 0 end
+  if h[1] ~= 'running' or (h[2] or '0') ~= token then return h.err or foreign(key, h[1]) or 0 end
   if h[3] and tonumber(h[3]) >= tonumber(number) then return 1 end
   call('HSET', key, 'progress', value, 'progress-number', number)
   if h[4] then

@@ -24,11 +24,12 @@ local function join(key, field, clients)
 end
 
 local function wait(key)
-  local h = call('HMGET', key, 'status', 'waiters', 'watchers')
+  local h = call('HMGET', key, 'status', 'seq', 'token', 'attempt', 'deliveries', 'eta', 'waiters', 'watchers')
   local status = h[1]
   if not status or status == 'success' or status == 'failure' or status == 'revoked' then return end
-  join(key, 'waiters', h[2])
-  if watches then join(key, 'watchers', h[3]) end
+  if foreign(key, unpack(h, 1, 6)) then return end
+  join(key, 'waiters', h[7])
+  if watches then join(key, 'watchers', h[8]) end
 end
 
 local out, bytes = {}, 0

@@ -10,12 +10,13 @@ local now = time[1] * 1000000 + time[2]
 
 local function replay(key, arg)
   local seq = tonumber(ARGV[arg])
-  local h = try('HMGET', key, 'status', 'seq', 'token', 'hand-on', 'carried')
-  if h.err then return 4, h.err end
+  local h = try('HMGET', key, 'status', 'seq', 'token', 'attempt', 'deliveries', 'eta', 'hand-on', 'carried')
+  local wrong = h.err or foreign(key, unpack(h, 1, 6))
+  if wrong then return 4, wrong end
   local status, current = h[1], tonumber(h[2]) or 1
   if status then
     -- Nothing has happened to it since it was replayed.
-    if status == 'queued' and current == seq + 1 and string.sub(h[4] or '', 1, 5) == 'next:' then return 1, '' end
+    if status == 'queued' and current == seq + 1 and string.sub(h[7] or '', 1, 5) == 'next:' then return 1, '' end
     if current > seq then return 2, status end
     if status ~= 'failure' and status ~= 'revoked' then return 3, status end
   end
@@ -24,7 +25,7 @@ local function replay(key, arg)
   call('HSET', key, 'status', 'queued', 'seq', format('%.0f', seq + 1), 'attempt', '1',
     'token', format('%.0f', token), 'hand-on', 'next:1:0', 'task', ARGV[arg + 1], 'queue', ARGV[arg + 2],
     'queued-at', format('%.0f', math.floor(now / 1000)))
-  if h[5] then call('HSET', key, 'carried', '1') end
+  if h[8] then call('HSET', key, 'carried', '1') end
   call('PEXPIRE', key, ARGV[1])
   return 1, ''
 end

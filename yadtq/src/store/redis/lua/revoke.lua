@@ -11,24 +11,25 @@ local call, try, format = redis.call, redis.pcall, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now / 1000)
-local ttl, reply_prefix, control_prefix, id_at = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local ttl, reply_prefix, control_prefix, id_at = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 local function revoke(key)
-  local h = try('HMGET', key, 'status', 'token', 'worker', 'waiters', 'attempt', 'eta', 'seq', 'task')
-  if h.err then return 4, h.err end
+  local h = try('HMGET', key, 'status', 'seq', 'token', 'attempt', 'deliveries', 'eta', 'worker', 'waiters', 'task')
+  local wrong = h.err or foreign(key, unpack(h, 1, 6))
+  if wrong then return 4, wrong end
   local status, id = h[1], string.sub(key, id_at, -2)
-  local delayed = h[6] and h[7] .. ' ' .. h[6] or ''
+  local delayed = h[6] and (h[2] or '1') .. ' ' .. h[6] or ''
   if status == 'revoked' then return 1, delayed end
   if status == 'success' or status == 'failure' then return 3, status end
-  if status == 'running' and h[3] then
+  if status == 'running' and h[7] then
     call('HSET', key, 'revoke', '1')
-    call('PEXPIRE', key, ARGV[1])
+    expire(key, ttl, h[6], now_ms)
     -- Publishes are hints, so a user without the right to them goes on.
-    try('PUBLISH', control_prefix .. h[3], 'r' .. id)
-    return 2, h[3]
+    try('PUBLISH', control_prefix .. h[7], 'r' .. id)
+    return 2, h[7]
   end
-  local token = math.max((tonumber(h[2]) or 0) + 1, now)
-  local attempt = tonumber(h[5]) or 1
+  local token = math.max((tonumber(h[3]) or 0) + 1, now)
+  local attempt = tonumber(h[4]) or 1
   local err = '{"kind":"revoked","message":"it was asked to end","attempt":' .. attempt .. '}'
   if not status then
     -- Nothing is known of it, so it may be delayed.
@@ -39,10 +40,9 @@ local function revoke(key)
     'finished-at', format('%.0f', now_ms))
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'hand-on', 'result',
     'progress', 'progress-number')
-  local wait = math.max((tonumber(h[6]) or 0) - now_ms, 0)
-  call('PEXPIRE', key, format('%.0f', wait + ttl))
-  local task = h[8] or ''
-  for waiter in string.gmatch(h[4] or '', '%S+') do
+  expire(key, ttl, h[6], now_ms)
+  local task = h[9] or ''
+  for waiter in string.gmatch(h[8] or '', '%S+') do
     try('PUBLISH', reply_prefix .. waiter, struct.pack('<c1Bc0I4c0I4c0', 'r', #id, id, #task, task, #err, err))
   end
   return 1, delayed
