@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -179,16 +179,47 @@ impl Redis {
         Self { port, dir, args, child }
     }
 
-    fn spawn(port: u16, dir: &TempDir, args: &[String]) -> Child {
+    /// Starts a sentinel that watches this master under the name `yadtq`, and replaces it after a second of silence if one more agrees.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start_sentinel(master: u16) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("sentinel.conf");
+        let lines = [
+            format!("sentinel monitor yadtq 127.0.0.1 {master} 2"),
+            "sentinel down-after-milliseconds yadtq 1000".to_owned(),
+            "sentinel failover-timeout yadtq 5000".to_owned(),
+        ];
+        std::fs::write(&config, lines.join("\n")).expect("written");
+        let port = free_port();
+        let child = Self::program()
+            .arg(config)
+            .args(["--sentinel", "--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a sentinel");
+        Self { port, dir, args: Vec::new(), child }
+    }
+
+    fn program() -> Command {
         let program =
             std::env::var_os("YADTQ_TEST_REDIS_SERVER").map_or_else(|| PathBuf::from("redis-server"), PathBuf::from);
-        Command::new(&program)
+        // A write beyond the limit of `limit_files` is to fail, not to kill it.
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(program);
+        command
+    }
+
+    fn spawn(port: u16, dir: &TempDir, args: &[String]) -> Child {
+        Self::program()
             .args(["--port", &port.to_string(), "--save", "", "--loglevel", "warning", "--dir"])
             .arg(dir.path())
             .args(args)
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()))
+            .expect("a redis")
     }
 
     /// Its URL.
@@ -207,6 +238,22 @@ impl Redis {
     #[must_use]
     pub fn process(&self) -> Still<'_> {
         Still(&self.child)
+    }
+
+    /// Where it writes its files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lets it write no file beyond this number of bytes, as on a full disk; `None`: no limit.
+    ///
+    /// # Panics
+    /// The limit cannot be set.
+    #[cfg(target_os = "linux")]
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(Some(pid(&self.child)), rustix::process::Resource::Fsize, limit).expect("a limit");
     }
 
     /// Kills it.
@@ -255,7 +302,11 @@ impl Still<'_> {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+        rustix::process::kill_process(pid(self.0), signal).expect("it can be signalled");
     }
+}
+
+#[cfg(unix)]
+fn pid(child: &Child) -> rustix::process::Pid {
+    i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id")
 }

@@ -17,10 +17,12 @@ mod poison;
 mod priority;
 mod progress;
 mod refused_writes;
+mod restricted;
 mod results;
 mod retries;
 mod revoke;
 mod secrets;
+mod sentinel;
 mod unique;
 mod volume;
 
