@@ -12,6 +12,7 @@ use crate::{
         names::TaskId,
     },
     error::Error,
+    store,
     wire::failure::Failure,
 };
 
@@ -64,8 +65,7 @@ impl Admin {
     /// # Errors
     /// Redis does not answer, or another program uses the task's key.
     pub async fn task(&self, id: &TaskId) -> Result<Option<TaskInfo>, Error> {
-        let mut states = self.store.read(std::slice::from_ref(id), None).await?;
-        let state = states.pop().expect("one answer for each id")?;
+        let state = store::only(self.store.read(std::slice::from_ref(id), None).await)?;
         Ok(state.map(|state| TaskInfo::new(id, state)))
     }
 }

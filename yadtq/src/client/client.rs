@@ -21,7 +21,7 @@ use crate::{
     },
     error::Error,
     restart,
-    store::{Store, ttl},
+    store::{self, Store, ttl},
 };
 
 /// Longest time that a new client waits for Redis to connect.
@@ -205,8 +205,7 @@ impl Client {
     }
 
     pub(crate) async fn read(&self, id: &TaskId) -> Result<Option<TaskState>, Error> {
-        let mut states = self.inner.store.read(std::slice::from_ref(id), None).await?;
-        Ok(states.pop().expect("one answer for each id")?)
+        Ok(store::only(self.inner.store.read(std::slice::from_ref(id), None).await)?)
     }
 
     /// The error for a task that the store does not know.

@@ -13,7 +13,7 @@ use crate::{
         revocations::TTL_MS,
     },
     error::Error,
-    store::Store,
+    store::{self, Store},
     wire::{
         control::{self, CONTROL_PARTITION},
         envelope::delayed_key,
@@ -80,8 +80,7 @@ impl Client {
 pub(crate) async fn revoke(
     store: &dyn Store, broker: &dyn Broker, config: &Config, id: &TaskId,
 ) -> Result<Revocation, Error> {
-    let mut answers = store.revoke(std::slice::from_ref(id)).await?;
-    let delayed = match answers.pop().expect("one answer for each id")? {
+    let delayed = match store::only(store.revoke(std::slice::from_ref(id)).await)? {
         lifecycle::Revocation::Revoked { delayed } => delayed,
         lifecycle::Revocation::Asked(worker) => return Ok(Revocation::Asked { worker: worker.to_string() }),
         lifecycle::Revocation::Ended(status) => return Ok(Revocation::Ended { status }),

@@ -127,6 +127,11 @@ pub(crate) struct StoreInfo {
 /// The outer error says that nothing is known of any of its calls: send it again. An inner error concerns one task alone.
 pub(crate) type Answers<T> = Result<Vec<Result<T, StoreError>>, StoreError>;
 
+/// The answer to a batch of one.
+pub(crate) fn only<T>(answers: Answers<T>) -> Result<T, StoreError> {
+    answers?.pop().expect("one answer for each of a batch")
+}
+
 /// All roles of a store, and what is known of its connection.
 #[async_trait]
 pub(crate) trait Store:

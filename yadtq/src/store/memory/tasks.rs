@@ -113,8 +113,8 @@ impl Tasks for MemoryStore {
 
     async fn revoke(&self, ids: &[TaskId]) -> Answers<Revocation> {
         let (mut inner, now_us) = self.lock();
+        let mut mail = HashMap::new();
         let revoke = |id: &TaskId| {
-            let mut mail = HashMap::new();
             let answer = inner.change(id, now_us, |entry| {
                 let had_ended = entry.has_ended();
                 let answer = lifecycle::revoke(&mut entry.state, now_us);
@@ -124,13 +124,14 @@ impl Tasks for MemoryStore {
                 // The marker has to outlive a record that may have waited for long.
                 (answer, (!had_ended).then_some(ttl::WAITING))
             });
-            inner.notify(mail);
             if let Revocation::Asked(worker) = &answer {
                 inner.with_mailbox(&control(worker), |mailbox| mailbox.revoke(id.clone()));
             }
             Ok(answer)
         };
-        Ok(ids.iter().map(revoke).collect())
+        let answers = ids.iter().map(revoke).collect();
+        inner.notify(mail);
+        Ok(answers)
     }
 
     async fn replay(&self, dead: &[DeadTask]) -> Answers<Replay> {

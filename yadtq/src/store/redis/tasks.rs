@@ -34,7 +34,7 @@ static EXTEND: Script = Script::new(&[TASK, LEASE, include_str!("lua/extend.lua"
 static CARRY: Script = Script::new(&[TASK, include_str!("lua/carry.lua")]);
 static DEAD_LETTERED: Script = Script::new(&[TASK, include_str!("lua/dead_lettered.lua")]);
 static PROGRESS: Script = Script::new(&[TASK, NOTIFY, include_str!("lua/progress.lua")]);
-static REVOKE: Script = Script::new(&[TASK, include_str!("lua/revoke.lua")]);
+static REVOKE: Script = Script::new(&[TASK, NOTIFY, include_str!("lua/revoke.lua")]);
 static REPLAY: Script = Script::new(&[TASK, include_str!("lua/replay.lua")]);
 static READ: Script = Script::new(&[TASK, include_str!("lua/read.lua")]);
 

@@ -22,7 +22,7 @@ use crate::{
         lifecycle::{Claim, ClaimRequest, Claimer, End, Finished, LeaseProof},
         names::{Namespace, WorkerId},
     },
-    store::{Answers, Finish, Lease, Store, StoreError, ttl},
+    store::{self, Finish, Lease, Store, StoreError, ttl},
     wire::{
         envelope::Envelope,
         failure::{ErrorKind, Failure},
@@ -85,30 +85,31 @@ impl TooLarge {
             quarantine: u32::MAX,
             max_deliveries: self.options.max_deliveries,
         };
-        let (failure, deliveries) = match only(self.store.claim(&by, &[(id.clone(), Arc::clone(&ask))]).await)? {
-            Claim::Granted { token, deliveries, attempt } => {
-                let failure = Failure::new(ErrorKind::Unpublishable, error.to_string(), attempt);
-                let run = Finish {
-                    lease: Lease { id: id.clone(), ask, held: LeaseProof { token, recent: true } },
-                    end: Arc::new(End::failed(failure.to_json().into())),
-                    reply_to: reply_to.clone(),
-                    ttl_ms: millis(options.result_ttl.unwrap_or(self.options.result_ttl)).max(ttl::MARKER),
-                };
-                match only(self.store.finish(&[run]).await)? {
-                    Finished::Recorded => (failure, deliveries),
-                    Finished::Revoking | Finished::Stale => return Err(Waits::Held),
+        let (failure, deliveries) =
+            match store::only(self.store.claim(&by, &[(id.clone(), Arc::clone(&ask))]).await).map_err(Waits::Store)? {
+                Claim::Granted { token, deliveries, attempt } => {
+                    let failure = Failure::new(ErrorKind::Unpublishable, error.to_string(), attempt);
+                    let run = Finish {
+                        lease: Lease { id: id.clone(), ask, held: LeaseProof { token, recent: true } },
+                        end: Arc::new(End::failed(failure.to_json().into())),
+                        reply_to: reply_to.clone(),
+                        ttl_ms: millis(options.result_ttl.unwrap_or(self.options.result_ttl)).max(ttl::MARKER),
+                    };
+                    match store::only(self.store.finish(&[run]).await).map_err(Waits::Store)? {
+                        Finished::Recorded => (failure, deliveries),
+                        Finished::Revoking | Finished::Stale => return Err(Waits::Held),
+                    }
                 }
-            }
-            Claim::Dead { error, deliveries } => (Failure::read(&error, *attempt), deliveries),
-            Claim::Held { .. } => return Err(Waits::Held),
-            Claim::Done | Claim::Revoked | Claim::Moved { .. } => return Ok(()),
-        };
+                Claim::Dead { error, deliveries } => (Failure::read(&error, *attempt), deliveries),
+                Claim::Held { .. } => return Err(Waits::Held),
+                Claim::Done | Claim::Revoked | Claim::Moved { .. } => return Ok(()),
+            };
         let letter = &mut dead_letter::of_unpublished(&self.worker, &self.namespace, unpublished, &failure, deliveries);
         publisher::publish_fitting(&*self.broker, letter, &Shrink::DeadLetter).await.map_err(Waits::Broker)?;
         // Unless the record comes back all the same, nobody asks for its letter again.
         let mut backoff = Backoff::default();
         for _ in 0..NOTE_ATTEMPTS {
-            if only(self.store.dead_lettered(&[(id.clone(), *seq)]).await).is_ok() {
+            if store::only(self.store.dead_lettered(&[(id.clone(), *seq)]).await).is_ok() {
                 break;
             }
             sleep(backoff.failed()).await;
@@ -126,8 +127,4 @@ impl TooLarge {
         warn!(event = "dead_letter_waits", worker = %self.worker, task_id = %id, error = why,
             "its record is too large for its topic, and it can't be failed yet; trying again");
     }
-}
-
-fn only<T>(answers: Answers<T>) -> Result<T, Waits> {
-    answers.and_then(|mut answers| answers.pop().expect("one answer for one task")).map_err(Waits::Store)
 }

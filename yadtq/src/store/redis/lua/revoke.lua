@@ -41,10 +41,8 @@ local function revoke(key)
   call('HDEL', key, 'worker', 'nonce', 'lease-until', 'revoke', 'waiters', 'watchers', 'hand-on', 'result',
     'progress', 'progress-number')
   expire(key, ttl, h[6], now_ms)
-  local task = h[9] or ''
-  for waiter in string.gmatch(h[8] or '', '%S+') do
-    try('PUBLISH', reply_prefix .. waiter, struct.pack('<c1Bc0I4c0I4c0', 'r', #id, id, #task, task, #err, err))
-  end
+  local reply = unsuccessful(id, 'revoked', h[9] or '', err)
+  for waiter in string.gmatch(h[8] or '', '%S+') do notify(waiter, reply) end
   return 1, delayed
 end
 
@@ -52,4 +50,5 @@ local out = {}
 for i = 1, #KEYS do
   out[2 * i - 1], out[2 * i] = revoke(KEYS[i])
 end
+publish(reply_prefix)
 return out
