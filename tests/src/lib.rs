@@ -1,5 +1,6 @@
 //! What the guarantee tests share: real servers, real processes, and ways to wait for their events.
 
+pub mod brokers;
 pub mod process;
 pub mod servers;
 pub mod soak;

@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Calls that return how late they ran: the first is due in `first_ms`, then one every `step_ms`.
-fn spread(count: u64, first_ms: u64, step_ms: u64) -> impl Iterator<Item = Call<i64>> {
+pub(super) fn spread(count: u64, first_ms: u64, step_ms: u64) -> impl Iterator<Item = Call<i64>> {
     let now = now_ms();
     (0..count).map(move |n| {
         let due = now + first_ms + n * step_ms;
@@ -34,7 +34,7 @@ fn spread(count: u64, first_ms: u64, step_ms: u64) -> impl Iterator<Item = Call<
 }
 
 /// How late each task ran; none ran early.
-async fn lateness(handles: Vec<Result<TaskHandle<i64>, Error>>) -> Vec<i64> {
+pub(super) async fn lateness(handles: Vec<Result<TaskHandle<i64>, Error>>) -> Vec<i64> {
     let mut late = Vec::with_capacity(handles.len());
     for handle in handles {
         late.push(handle.expect("acknowledged").wait(WAIT).await.expect("it runs"));
@@ -44,7 +44,7 @@ async fn lateness(handles: Vec<Result<TaskHandle<i64>, Error>>) -> Vec<i64> {
 }
 
 /// Checks that each task succeeded once, over all workers.
-fn assert_once<'a>(workers: impl IntoIterator<Item = &'a Process>, expected: usize) {
+pub(super) fn assert_once<'a>(workers: impl IntoIterator<Item = &'a Process>, expected: usize) {
     let mut ends = HashMap::<String, usize>::new();
     for worker in workers {
         for event in worker.events("task_succeeded") {

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod blocked;
+mod book;
 mod control;
 mod dead;
 mod delays;
@@ -10,6 +11,7 @@ mod faults;
 mod foreign;
 mod limits;
 mod long_head;
+mod lost_broker;
 mod lost_redis;
 mod ordering;
 mod periodic;

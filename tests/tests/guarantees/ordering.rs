@@ -1,134 +1,30 @@
 //! Ordering keys: tasks of a key run one at a time and in order, whatever happens to the workers.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use yadtq::{Call, Error, Retry, Revocation, Status};
-use yadtq_tests::{
-    process::Process,
-    tasks::{self, Record},
-    until,
-};
+use yadtq_tests::{tasks, until};
 
-use super::{Bench, worker_with};
+use super::{
+    Bench,
+    book::{Book, check},
+    worker_with,
+};
 
 const WAIT: Duration = Duration::from_secs(90);
 const KEYS: u32 = 50;
 const EACH: u32 = 40;
 
-/// The lines that the tasks and the test wrote, in the order of events.
-struct Book(PathBuf);
-
-impl Book {
-    fn lines(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
-        // The last line may be incomplete.
-        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
-    }
-
-    fn ended(&self) -> usize {
-        self.lines().iter().filter(|line| line.starts_with("end ")).count()
-    }
-
-    async fn until_ended(&self, count: usize) {
-        until(&format!("{count} tasks have ended"), async || (self.ended() >= count).then_some(())).await;
-    }
-
-    /// Kills a worker. Its runs have ended when the line is written.
-    async fn kill(&self, worker: &mut Process) {
-        let pid = worker.pid();
-        worker.kill().await;
-        Record::open(&self.0).and_then(|record| record.line(&format!("killed {pid}"))).expect("written");
-    }
-}
-
-/// One execution.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    number: u32,
-    attempt: u32,
-    pid: u32,
-}
-
-/// The state of a key.
-#[derive(Default)]
-struct Line {
-    open: Option<Run>,
-    /// How the latest execution ended, and whether that was final.
-    last: Option<(Run, bool)>,
-}
-
-/// How often an execution was interrupted or repeated.
-#[derive(Debug, Default)]
-struct Checked {
-    cut_off: usize,
-    again: usize,
-    retried_elsewhere: usize,
-}
-
-/// Checks every execution against the guarantee, and returns the counts.
-fn check(lines: &[String]) -> Checked {
-    let mut keys = HashMap::<u32, Line>::new();
-    let (mut killed, mut checked) = (HashSet::new(), Checked::default());
-    for line in lines {
-        let mut words = line.split(' ');
-        let what = words.next().expect("a word");
-        let numbers: Vec<u32> = words.map(|word| word.parse().expect("a number")).collect();
-        let [key, number, attempt, pid] = numbers[..] else {
-            killed.insert(numbers[0]);
-            continue;
-        };
-        let run = Run { number, attempt, pid };
-        let Line { open, last } = keys.entry(key).or_default();
-        if what != "start" {
-            let begun = open.take().unwrap_or_else(|| panic!("key {key}: {run:?} ends, and never began"));
-            assert_eq!((begun.number, begun.attempt, begun.pid), (number, attempt, pid), "key {key}: another one ends");
-            *last = Some((run, what != "fail"));
-            continue;
-        }
-        if let Some(other) = open.replace(run) {
-            assert!(killed.contains(&other.pid), "key {key}: {run:?} begins while {other:?} runs");
-            assert_eq!(number, other.number, "key {key}: {run:?} begins before {other:?} has ended");
-            checked.cut_off += 1;
-        } else {
-            match *last {
-                Some((before, true)) if before.number == number => {
-                    assert!(killed.contains(&before.pid), "key {key}: {run:?} again, after {before:?} ended");
-                    checked.again += 1;
-                }
-                Some((before, true)) => assert_eq!(number, before.number + 1, "key {key}: {run:?} after {before:?}"),
-                Some((before, false)) => {
-                    assert_eq!(number, before.number, "key {key}: {run:?} overtakes the retry of {before:?}");
-                    let untold = attempt == before.attempt && killed.contains(&before.pid);
-                    assert!(untold || attempt == before.attempt + 1, "key {key}: {run:?} after {before:?}");
-                    checked.retried_elsewhere += usize::from(before.pid != pid);
-                }
-                None => assert_eq!(number, 0, "key {key} begins with {run:?}"),
-            }
-        }
-    }
-    assert_eq!(keys.len(), KEYS as usize);
-    for (key, Line { open, last }) in keys {
-        assert!(open.is_none(), "key {key}: {open:?} never ended");
-        let (last, for_good) = last.expect("it has begun");
-        assert!(for_good && last.number == EACH - 1, "key {key} ends with {last:?}");
-    }
-    checked
-}
-
 #[test]
 fn the_oracle_finds_violations() {
     let good = |key: u32| (0..EACH).flat_map(move |n| ["start", "end"].map(|what| format!("{what} {key} {n} 1 9")));
     let all = || (0..KEYS).flat_map(good).collect::<Vec<_>>();
-    check(&all());
+    check(&all(), KEYS, EACH);
     let refused = |change: fn(&mut Vec<String>)| {
         let mut lines = all();
         change(&mut lines);
-        std::panic::catch_unwind(|| check(&lines)).is_err()
+        std::panic::catch_unwind(|| check(&lines, KEYS, EACH)).is_err()
     };
     assert!(refused(|lines| lines.swap(1, 2)), "two at once");
     assert!(refused(|lines| drop(lines.drain(2..4))), "one is left out");
@@ -175,7 +71,7 @@ async fn tasks_of_a_key_run_one_at_a_time_in_order_despite_kills_and_rebalances(
         }
     }
     assert_eq!(failed, 1, "the one that fails for good");
-    let checked = check(&book.lines());
+    let checked = check(&book.lines(), KEYS, EACH);
     println!("{checked:?}");
 }
 
