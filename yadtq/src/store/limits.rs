@@ -5,11 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Answers, StoreError};
-use crate::core::limits::{Admission, Arrival, Rate};
+use crate::core::{
+    limits::{Admission, Arrival, PermitTerms, Rate},
+    names::TaskId,
+};
 
 /// A task that wants to start under a rate.
 #[derive(Clone, Debug)]
 pub(crate) struct RateRequest {
+    /// The task.
+    pub task: TaskId,
     /// Names the limit.
     pub limit: Arc<str>,
     /// The rate.
@@ -45,9 +50,9 @@ pub(crate) trait Limits {
     /// clock. Sent twice, it may cost a start: never one too many.
     async fn admit(&self, requests: &[RateRequest]) -> Answers<Admission>;
 
-    /// Takes or keeps permits for the time of a lease: [`limits::acquire_permit`](crate::core::limits::acquire_permit) on
+    /// Takes or keeps permits on these terms: [`limits::acquire_permit`](crate::core::limits::acquire_permit) on
     /// each, in order. `Some`: no permit is free; ask again after that many ms.
-    async fn acquire_permit(&self, lease_ms: u64, requests: &[PermitRequest]) -> Answers<Option<u64>>;
+    async fn acquire_permit(&self, terms: PermitTerms, requests: &[PermitRequest]) -> Answers<Option<u64>>;
 
     /// Returns permits, so that other runs may take them. What is not held stays so.
     async fn release_permit(&self, permits: &[PermitKey]) -> Result<(), StoreError>;

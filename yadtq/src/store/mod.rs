@@ -59,6 +59,8 @@ pub(crate) mod ttl {
     pub(crate) const WAITING: u64 = 7 * 24 * HOUR;
     /// What is known of all workers, and of the partitions of a topic, without any call: 7 days.
     pub(crate) const FLEET: u64 = 7 * 24 * HOUR;
+    /// Permits that nobody keeps or returns: 1 h. After a longer outage others may take them at once.
+    pub(crate) const PERMITS: u64 = HOUR;
     /// A worker's registration, without heartbeats: 1 min.
     pub(crate) const WORKER: u64 = 60_000;
     /// A finished task with its result: 24 h.

@@ -26,6 +26,7 @@ use crate::{
     core::{
         controls::ControlRecord,
         lifecycle::{Claim, Claimer, Extended, Finished, TaskState},
+        limits::PermitTerms,
         names::{TaskId, WorkerId},
         ownership::{OwnRequest, Owned, Owner, Partitions},
         unique::UniqueKey,
@@ -336,11 +337,11 @@ pub(super) async fn confirm_keys(store: Arc<dyn Store>, worker: WorkerId, keys: 
 }
 
 /// Asks for permits first, and then, for the runs that got theirs, for the rates.
-pub(super) async fn ask_limits(store: Arc<dyn Store>, lease_ms: u64, questions: Vec<limits::Question>) -> Answer {
+pub(super) async fn ask_limits(store: Arc<dyn Store>, terms: PermitTerms, questions: Vec<limits::Question>) -> Answer {
     let sent = Instant::now();
     let ask = async {
         let permits = limits::permits(&questions);
-        let permits = if permits.is_empty() { Vec::new() } else { store.acquire_permit(lease_ms, &permits).await? };
+        let permits = if permits.is_empty() { Vec::new() } else { store.acquire_permit(terms, &permits).await? };
         let mut answers = limits::after_permits(&questions, permits);
         let rates = limits::rates(&questions, &answers);
         if !rates.is_empty() {
@@ -364,9 +365,10 @@ pub(super) async fn return_permits(store: Arc<dyn Store>, permits: Vec<PermitKey
 pub(super) async fn keep_permits(
     store: Arc<dyn Store>, lease_ms: u64, held: Vec<PermitRequest>, answer_timeout: Duration,
 ) -> Answer {
+    let terms = PermitTerms { lease_ms, take_over: false };
     let mut backoff = Backoff::default();
     for _ in 0..KEEP_PERMITS_ATTEMPTS {
-        match within(answer_timeout, store.acquire_permit(lease_ms, &held)).await {
+        match within(answer_timeout, store.acquire_permit(terms, &held)).await {
             Ok(_) => break,
             Err(error) => debug!(event = "places_not_kept", places = held.len(), %error, "trying again"),
         }

@@ -100,7 +100,9 @@ macro_rules! conformance_tests {
             the_latest_acknowledged_tick_only_grows periodic_tasks_are_listed_by_name
             declarations_are_as_the_pure_function_says
             admissions_are_as_the_pure_function_says limits_are_kept_apart
+            a_line_moves_at_the_present_rate_and_is_left_by_who_starts
             permits_are_as_the_pure_function_says what_is_returned_is_free
+            after_an_outage_lapsed_permits_are_left_to_their_runs
         );
     };
     ($backend:ident, $store:expr; $($test:ident)*) => {

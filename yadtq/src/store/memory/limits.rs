@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use crate::{
-    core::limits::{self, Admission, Permits, RateState},
+    core::limits::{self, Admission, LATE_US, PermitTerms, Permits, RateState},
     store::{Answers, Limits, PermitKey, PermitRequest, RateRequest, StoreError},
 };
 
@@ -14,19 +14,19 @@ use crate::{
 impl Limits for MemoryStore {
     async fn admit(&self, requests: &[RateRequest]) -> Answers<Admission> {
         let (mut inner, now_us) = self.lock();
-        let admit = |RateRequest { limit, rate, arrival }: &RateRequest| {
+        let admit = |RateRequest { task, limit, rate, arrival }: &RateRequest| {
             inner.limits.sweep(now_us);
-            Ok(limits::admit(inner.limits.rates.entry(Arc::clone(limit)).or_default(), rate, *arrival, now_us))
+            Ok(limits::admit(inner.limits.rates.entry(Arc::clone(limit)).or_default(), rate, *arrival, task, now_us))
         };
         Ok(requests.iter().map(admit).collect())
     }
 
-    async fn acquire_permit(&self, lease_ms: u64, requests: &[PermitRequest]) -> Answers<Option<u64>> {
+    async fn acquire_permit(&self, terms: PermitTerms, requests: &[PermitRequest]) -> Answers<Option<u64>> {
         let (mut inner, now_us) = self.lock();
         let acquire_permit = |PermitRequest { key, max_running, holds }: &PermitRequest| {
             inner.limits.sweep(now_us);
             let permits = inner.limits.permits.entry(Arc::clone(&key.limit)).or_default();
-            Ok(limits::acquire_permit(permits, &key.run, *max_running, *holds, lease_ms, now_us / 1_000))
+            Ok(limits::acquire_permit(permits, &key.run, *max_running, *holds, terms, now_us / 1_000))
         };
         Ok(requests.iter().map(acquire_permit).collect())
     }
@@ -56,7 +56,8 @@ impl Usage {
     fn sweep(&mut self, now_us: u64) {
         const MIN_SWEEP: usize = 1_024;
         if self.rates.len() + self.permits.len() > self.sweep_at.max(MIN_SWEEP) {
-            self.rates.retain(|_, rate| rate.reserved_us.max(rate.started_us) > now_us);
+            let waits = |rate: &RateState| rate.line.lasts_until(now_us.saturating_sub(LATE_US));
+            self.rates.retain(|_, rate| rate.started_us > now_us || waits(rate));
             let is_used = |until_ms: u64| until_ms > now_us / 1_000;
             self.permits.retain(|_, permits| {
                 is_used(permits.next_retry_ms) || permits.runs.values().any(|&until| is_used(until))

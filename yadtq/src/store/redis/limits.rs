@@ -1,4 +1,4 @@
-//! Limits in Redis: a hash for each rate, a sorted set for each limit of tasks at once.
+//! Limits in Redis: a hash and a line for each rate, a sorted set for each limit of tasks at once.
 
 use async_trait::async_trait;
 use fred::types::Value;
@@ -9,8 +9,11 @@ use super::{
     codec,
 };
 use crate::{
-    core::limits::{Admission, Arrival, MAX_PARK_US, PERMIT_RETRY_SPACING_MS, RATE_SLACK_US},
-    store::{Answers, Limits, PermitKey, PermitRequest, RateRequest, StoreError},
+    core::limits::{
+        Admission, Arrival, LATE_BATCH, LATE_US, PERMIT_CLOCK_TOLERANCE_MS, PERMIT_RETRY_SPACING_MS, PermitTerms,
+        RATE_SLACK_US, RECHECK_SPACING_US, RECHECK_US,
+    },
+    store::{Answers, Limits, PermitKey, PermitRequest, RateRequest, StoreError, ttl},
 };
 
 static ADMIT: Script = Script::new(&[include_str!("lua/admit.lua")]);
@@ -20,35 +23,38 @@ static RELEASE_PERMIT: Script = Script::new(&[include_str!("lua/release_permit.l
 #[async_trait]
 impl Limits for RedisStore {
     async fn admit(&self, requests: &[RateRequest]) -> Answers<Admission> {
-        let key = |args: &mut Args, request: &RateRequest| {
-            args.text(&self.keys.rate(&request.limit));
+        let keys = |args: &mut Args, request: &RateRequest| {
+            let rate = self.keys.rate(&request.limit);
+            args.text(&rate).text(&format!("{rate}:line")).text(&format!("{rate}:back"));
         };
         let shared = |args: &mut Args| {
-            args.number(RATE_SLACK_US).number(MAX_PARK_US);
+            args.number(RATE_SLACK_US).number(RECHECK_US).number(RECHECK_SPACING_US).number(LATE_US).number(LATE_BATCH);
         };
-        let each = |args: &mut Args, RateRequest { rate, arrival, .. }: &RateRequest| {
+        let each = |args: &mut Args, RateRequest { task, rate, arrival, .. }: &RateRequest| {
             let arrival = match arrival {
                 Arrival::New => "new",
-                Arrival::Reserved => "holds",
+                Arrival::Turn => "turn",
                 Arrival::Waiting => "waits",
             };
-            args.number(rate.interval_us()).number(rate.ahead_us()).text(arrival);
+            args.text(task.as_str()).number(rate.interval_us()).number(rate.ahead_us()).text(arrival);
         };
-        let answers = self.batch_of(&ADMIT, requests, key, shared, each).await?;
-        let admission = |(request, [answer]): (&RateRequest, [Value; 1])| match answer.as_i64() {
-            Some(-1) => Ok(Admission::Now),
-            Some(us) => Ok(Admission::In(us.unsigned_abs())),
-            None => Err(StoreError::WrongType { key: self.keys.rate(&request.limit), detail: codec::text(&answer) }),
+        let answers = self.batch_of(&ADMIT, requests, keys, shared, each).await?;
+        let admission = |(request, [code, us]): (&RateRequest, [Value; 2])| match (code.as_i64(), us.as_u64()) {
+            (Some(0), _) => Ok(Admission::Now),
+            (Some(1), Some(us)) => Ok(Admission::In(us)),
+            (Some(2), Some(us)) => Ok(Admission::AskAgain(us)),
+            _ => Err(StoreError::WrongType { key: self.keys.rate(&request.limit), detail: codec::text(&us) }),
         };
         Ok(read(requests, answers, admission))
     }
 
-    async fn acquire_permit(&self, lease_ms: u64, requests: &[PermitRequest]) -> Answers<Option<u64>> {
+    async fn acquire_permit(&self, terms: PermitTerms, requests: &[PermitRequest]) -> Answers<Option<u64>> {
         let key = |args: &mut Args, request: &PermitRequest| {
             args.text(&self.keys.permits(&request.key.limit));
         };
         let shared = |args: &mut Args| {
-            args.number(lease_ms).number(PERMIT_RETRY_SPACING_MS);
+            args.number(terms.lease_ms).number(PERMIT_RETRY_SPACING_MS).number(u8::from(terms.take_over));
+            args.number(PERMIT_CLOCK_TOLERANCE_MS).number(ttl::PERMITS);
         };
         let each = |args: &mut Args, request: &PermitRequest| {
             args.text(&request.key.run).number(request.max_running).number(u8::from(request.holds));

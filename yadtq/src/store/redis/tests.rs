@@ -22,6 +22,7 @@ use super::{
 use crate::{
     core::{
         lifecycle::{Claim, ClaimRequest, Claimer, End, Finished, LeaseProof, Progress, Revocation, Status, TaskState},
+        limits::{Admission, Arrival, LATE_US, PermitTerms, Rate},
         names::{ClientId, TaskId},
         ownership::{OwnRequest, Owner, Partitions},
         registry::NOTICE_MS,
@@ -31,8 +32,8 @@ use crate::{
     },
     store::{
         Channels, Finish, FreeSlots, Lease, Limits, MAX_WAITERS, Notice, NoticeReceiver, Ownership, PeriodicTasks,
-        PermitKey, PermitRequest, Registry, Reply, Report, Reservation, Slots, Store, StoreError, Submission, Tasks,
-        UniqueKeys, WantedSlots, WorkerInfo, conformance::Subject, ttl,
+        PermitKey, PermitRequest, RateRequest, Registry, Reply, Report, Reservation, Slots, Store, StoreError,
+        Submission, Tasks, UniqueKeys, WantedSlots, WorkerInfo, conformance::Subject, ttl,
     },
     wire::offer::WorkerMessage,
 };
@@ -374,7 +375,7 @@ async fn a_server_that_takes_no_writes_counts_as_away_and_can_be_read() {
         store.own(&owner, &[request]).await.err(),
         store.announce(&"w1".into(), &[slots]).await.err(),
         store.take_slots(&"w1".into(), &[wanted]).await.err(),
-        store.acquire_permit(6_000, &[request_permit]).await.err(),
+        store.acquire_permit(PermitTerms { lease_ms: 6_000, take_over: true }, &[request_permit]).await.err(),
         store.release_permit(&[permit]).await.err(),
     ];
     for (at, answer) in answers.iter().enumerate() {
@@ -520,4 +521,50 @@ async fn an_address_that_cannot_be_used_is_named_without_its_password() {
     }
     let error = RedisStore::connect("redis://me:secret@h:99999", &fresh_namespace()).unwrap_err().to_string();
     assert!(error.contains("redis://h:99999") && !error.contains("secret"), "{error}");
+}
+
+/// What the scripts do as time passes, and when the server's clock jumps.
+#[tokio::test]
+async fn late_tasks_leave_a_line_and_a_clock_that_goes_back_delays_nobody() {
+    const HOUR_US: u64 = 3_600_000_000;
+    let store = redis_for_test().await;
+    let client = store.connection.client();
+    let (line, back) = (store.keys.rate("l:}") + ":line", store.keys.rate("l:}") + ":back");
+    let ask = async |task: &str| {
+        let (task, rate, arrival) = (task.parse().unwrap(), Rate::per_minute(1), Arrival::New);
+        let request = RateRequest { task, limit: "l:}".into(), rate, arrival };
+        store.admit(&[request]).await.unwrap().remove(0).unwrap()
+    };
+    assert_eq!(ask("first").await, Admission::Now);
+    for (task, minutes) in [("a", 1), ("b", 2), ("c", 3)] {
+        let Admission::In(us) = ask(task).await else { panic!("{task} waits") };
+        assert!(us.abs_diff(minutes * 60_000_000) < 20_000_000, "{us}");
+    }
+    let now_us = store.now_us().await.unwrap();
+    #[allow(clippy::cast_precision_loss, reason = "times in us are exact for the next 200 years")]
+    let score = |time: u64| time as f64;
+    let scores = vec![(score(now_us - LATE_US - 1_000_000), "a"), (score(now_us - 1_000_000), "b")];
+    client.zadd::<(), _, _>(&back, None, None, false, false, scores).await.unwrap();
+    let Admission::In(us) = ask("d").await else { panic!("two are in front") };
+    assert!(us.abs_diff(180_000_000) < 20_000_000, "{us}");
+    let waiting: Vec<String> = client.zrange(&line, 0, -1, None, false, None, false).await.unwrap();
+    assert_eq!(waiting, ["b", "c", "d"]);
+
+    let ahead_us = store.now_us().await.unwrap() + HOUR_US;
+    client.hset::<(), _, _>(store.keys.rate("l:}"), ("started", ahead_us.to_string())).await.unwrap();
+    let Admission::In(us) = ask("e").await else { panic!("three are in front") };
+    assert!(us < 260_000_000, "{us}");
+
+    let terms = PermitTerms { lease_ms: 60_000, take_over: true };
+    let permit = async |run: &str| {
+        let key = PermitKey { limit: "l:}".into(), run: run.into() };
+        store.acquire_permit(terms, &[PermitRequest { key, max_running: 1, holds: false }]).await.unwrap().remove(0)
+    };
+    assert_eq!(permit("dead").await.unwrap(), None);
+    let permits = store.keys.permits("l:}");
+    let ahead = score(store.now_us().await.unwrap() / 1_000 + HOUR_US / 1_000 + 1_000_000);
+    let scores = vec![(ahead, "clock"), (ahead - 1e3, "dead"), (ahead + 5e3, "line")];
+    client.zadd::<(), _, _>(&permits, None, None, false, false, scores).await.unwrap();
+    assert_eq!(permit("alive").await.unwrap(), None, "the lease of the dead one was over by the clock of then");
+    assert!(permit("waits").await.unwrap().is_some_and(|ms| ms < 20_000), "as long as before");
 }

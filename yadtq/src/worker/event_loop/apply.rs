@@ -35,7 +35,11 @@ impl EventLoop {
             Effect::AskAfter(job, delay) => start.claims.ask_after(job, delay, now.at),
             Effect::WaitInPlace(job, _) if job.at.is_foreign() => start.offers.received.forget(job.at),
             Effect::WaitInPlace(job, left) => start.claims.hold(intake.renewed(*job), left, now.at),
-            Effect::AskLimits(run) => start.limits.ask(run),
+            Effect::AskLimits(id) => {
+                if let Some(run) = runs.table.get(&id) {
+                    start.limits.ask(id, &run.job, now.at);
+                }
+            }
             Effect::Grant(grant) => self.granted(grant, now),
             Effect::Hold { job, .. } if job.at.is_foreign() => start.offers.received.forget(job.at),
             Effect::Hold { job, left, is_ours } => {
@@ -116,10 +120,11 @@ impl EventLoop {
             false => self.start.admit(&grant.job, grant.deliveries, &self.plan, now.ms),
         };
         let phase = if matches!(admission, Admission::Ready) { Phase::Ready } else { Phase::Admission };
+        let job = Arc::clone(&grant.job);
         let id = self.runs.granted(grant, phase, now.at);
         match admission {
             Admission::Ready => {}
-            Admission::Limited => self.start.limits.ask(id),
+            Admission::Limited => self.start.limits.ask(id, &job, now.at),
             Admission::Ends(Ended::UnknownTask) => {
                 if let Some(run) = self.runs.table.get(&id) {
                     warn!(event = "task_unknown", worker = %self.id, task_id = %id.task, task = %run.job.ask.task,

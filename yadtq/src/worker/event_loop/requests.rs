@@ -9,7 +9,7 @@ use super::EventLoop;
 use crate::{
     broker::TopicState,
     clock::millis,
-    core::lifecycle::Claimer,
+    core::{lifecycle::Claimer, limits::PermitTerms},
     store::Lease,
     worker::{
         background::heartbeat::Counts,
@@ -92,10 +92,10 @@ impl EventLoop {
         if self.calls.may_start(Kind::AskLimits, now) {
             let questions = self.start.limits.next_batch(&self.runs.table);
             if !questions.is_empty() {
-                self.calls.start(
-                    Kind::AskLimits,
-                    calls::ask_limits(Arc::clone(&self.store), millis(self.plan.options.lease), questions),
-                );
+                let lease_ms = millis(self.plan.options.lease);
+                // After an outage runs keep their permits first.
+                let terms = PermitTerms { lease_ms, take_over: self.has_been_connected() };
+                self.calls.start(Kind::AskLimits, calls::ask_limits(Arc::clone(&self.store), terms, questions));
             }
         }
     }

@@ -92,14 +92,14 @@ pub(crate) struct Limited {
     pub(crate) admitted: Option<Instant>,
     /// Its permit among the tasks that run at once.
     pub(crate) permit: Option<Permit>,
-    /// Its reserved time, if the rates make it wait, in ms since the Unix epoch.
+    /// When it is its turn, if it waited or waits for that under its rates, in ms since the Unix epoch.
     pub(crate) slot: Option<u64>,
 }
 
 impl Run {
     pub(crate) fn new(grant: Grant, phase: Phase, now: Instant) -> Self {
         let Grant { job, token, deliveries, sent } = grant;
-        // Should it be rescheduled before it starts, it keeps its reserved time.
+        // Should it be rescheduled before it starts, it keeps its turn.
         let limits = Limited { slot: job.envelope.limit_slot, ..Limited::default() };
         Self {
             id: RunId { task: job.envelope.id.clone(), token },

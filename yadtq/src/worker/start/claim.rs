@@ -239,7 +239,8 @@ mod tests {
         let (mut intake, mut runs) = (Intake::new(&id, &plan, &Namespace::default(), now), Runs::new(&id, &plan, now));
         let (mut limits, mut offers) = (Limits::new(&id, &plan), Offers::new(&id, &plan));
         while !limits.is_full() {
-            limits.ask(RunId { task: TaskId::new(), token: 1 });
+            let known = Job::for_test(r#"{"task-id":"t","task":"noop","args":[]}"#);
+            limits.ask(RunId { task: TaskId::new(), token: 1 }, &known, now);
         }
         let unknown = Job::for_test(r#"{"task-id":"t","task":"other","args":[]}"#);
         offers.unknown.wait(Arc::new(unknown), now);

@@ -60,6 +60,8 @@ impl Start {
             // From a producer that knows no delayed tasks.
             Some(eta) if eta > now_ms => Admission::Ends(Ended::Waits(eta)),
             _ if job.definition.is_none() => Admission::Ends(Ended::UnknownTask),
+            // Before it asks the limits, which would make it wait.
+            _ if job.has_expired(now_ms) => Admission::Ends(Ended::Expired),
             _ if limits::is_limited(plan, job) => Admission::Limited,
             _ => Admission::Ready,
         }
@@ -123,6 +125,7 @@ mod tests {
         assert_eq!(admitted(r#"{"task-id":"t","task":"other","args":[]}"#, &[]), "UnknownTask");
         assert_eq!(admitted(r#"{"task-id":"t","task":"noop","args":[],"eta":1000007}"#, &[]), "waits +7");
         assert_eq!(admitted(r#"{"task-id":"t","task":"noop","args":[],"eta":1000000}"#, &[]), "Ready");
+        assert_eq!(admitted(r#"{"task-id":"t","task":"noop","args":[],"expires":1000000}"#, &[]), "Expired");
     }
 
     #[test]
