@@ -5,8 +5,8 @@
 //! - A failed task has one dead letter: whoever recorded the failure holds the lease until the letter is acknowledged and that is
 //!   noted. Others wait for the end of the lease, as they do for a run, and then one of them gets it.
 //! - The claim carries a quarantine budget, because only the store knows how often a task has crashed: a suspect beyond the budget
-//!   is answered `Held`, and nothing is counted. A suspect that is granted again, because the first answer was lost, takes a slot
-//!   again, so that the others get the same answers again.
+//!   is answered `Held`, and nothing is counted. Each suspect that is granted uses the budget up, whichever row grants it: one that
+//!   is granted again, because the first answer was lost, leaves the others the same answers as before.
 
 use std::sync::Arc;
 
@@ -97,6 +97,17 @@ pub(crate) enum Claim {
 pub(crate) fn claim(
     slot: &mut Option<TaskState>, ask: &ClaimRequest, by: &mut Claimer, is_dead: impl Fn(&str) -> bool, now_us: u64,
 ) -> Claim {
+    let claim = answer(slot, ask, by, is_dead, now_us);
+    // Also one that is granted again, because the first answer was lost.
+    if matches!(claim, Claim::Granted { deliveries: Claimer::SUSPECT.., .. }) {
+        by.quarantine = by.quarantine.saturating_sub(1);
+    }
+    claim
+}
+
+fn answer(
+    slot: &mut Option<TaskState>, ask: &ClaimRequest, by: &Claimer, is_dead: impl Fn(&str) -> bool, now_us: u64,
+) -> Claim {
     let now_ms = now_us / 1_000;
     let token = TaskState::next_token(slot.as_ref(), now_us);
     let deliveries = slot.as_ref().map_or(0, |state| state.deliveries);
@@ -133,9 +144,6 @@ pub(crate) fn claim(
         Status::Success | Status::Failure => Claim::Done,
         Status::Running if state.lease_until > now_ms && !is_abandoned() => {
             if mine && state.nonce == ask.nonce {
-                if deliveries >= Claimer::SUSPECT {
-                    by.quarantine = by.quarantine.saturating_sub(1);
-                }
                 return Claim::Granted { token: state.token, deliveries, attempt: state.attempt };
             }
             Claim::Held { ms_left: state.lease_until - now_ms, mine }
@@ -158,11 +166,8 @@ pub(crate) fn claim(
                 state.lease_to(by, ask.nonce, now_ms);
                 return dead(state);
             }
-            if deliveries >= Claimer::SUSPECT {
-                if by.quarantine == 0 {
-                    return Claim::Held { ms_left: by.lease_ms, mine: false };
-                }
-                by.quarantine -= 1;
+            if deliveries >= Claimer::SUSPECT && by.quarantine == 0 {
+                return Claim::Held { ms_left: by.lease_ms, mine: false };
             }
             grant(slot, ask, by, token, deliveries, now_ms)
         }

@@ -196,6 +196,17 @@ pub(super) async fn quarantine_counts_over_a_batch(store: &dyn Subject) {
     }
 }
 
+pub(super) async fn a_suspect_that_is_granted_again_still_fills_its_slot(store: &dyn Subject) {
+    let (mine, other) = (TaskId::new(), TaskId::new());
+    store.plant(&mine, Some(TaskState { deliveries: 2, ..running(store, 60_000).await })).await;
+    store.plant(&other, Some(TaskState { deliveries: 1, ..running(store, -1).await })).await;
+    let by = Claimer { quarantine: 1, ..worker("w1") };
+    let asks = [(mine, ask(1, 1)), (other.clone(), ask(1, 2))];
+    let claims: Vec<Claim> = store.claim(&by, &asks).await.unwrap().into_iter().map(Result::unwrap).collect();
+    assert!(matches!(claims[..], [Claim::Granted { token: 7, .. }, Claim::Held { mine: false, .. }]), "{claims:?}");
+    assert_eq!(read(store, &other).await.unwrap().deliveries, 1, "it has not run, so nothing is counted");
+}
+
 pub(super) async fn tokens_grow(store: &dyn Subject) {
     let id = TaskId::new();
     let first = granted(store, &id, &ask(1, 1)).await;

@@ -70,7 +70,7 @@ macro_rules! conformance_tests {
     ($backend:ident, $store:expr) => {
         conformance_tests!($backend, $store;
             claim_table claim_twice claim_keeps_the_order_of_a_batch quarantine_counts_over_a_batch
-            tokens_grow submit_changes_nothing_that_is_there
+            a_suspect_that_is_granted_again_still_fills_its_slot tokens_grow submit_changes_nothing_that_is_there
             success_needs_the_token success_twice success_of_a_lost_record failure_drops_what_is_transient
             a_dead_letter_is_published_by_one_worker_until_that_is_noted
             extend_needs_the_token extend_makes_a_lost_record_again

@@ -43,8 +43,12 @@ use crate::core::{names::WorkerId, priority::PerPriority};
 /// How long a run that a rate has admitted may wait for its slot. After that it asks again, because it would start at another
 /// time than the one that it was admitted for.
 const ADMISSION_LIFETIME: Duration = Duration::from_millis(250);
-/// After running for this long a suspect leaves quarantine, so that one that hangs keeps no other suspect waiting.
+/// After running for this long the first suspect of a worker leaves quarantine, so that one that hangs keeps no other suspect waiting.
+/// After each one that has not crashed the worker the time is half as long: after two hard deploys all tasks that ran are
+/// suspects, and few of them guilty.
 const QUARANTINE: Duration = Duration::from_secs(60);
+/// The shortest time in quarantine is this many halvings away: 0.94 s.
+const MAX_HALVINGS: u32 = 6;
 /// The longest time for which a timer is set.
 pub(super) const LONGEST_TIMER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -57,6 +61,8 @@ pub(super) struct Runs {
     timers: Timers<Timer>,
     /// Suspects that run outside of quarantine, each in the lane of its task.
     left_quarantine: Vec<(RunId, Lane)>,
+    /// Number of suspects that have not crashed this worker, at most [`MAX_HALVINGS`].
+    innocent: u32,
     /// When runs that wait for a slot are given back, if some wait.
     give_back_at: Option<Instant>,
     /// When leases are extended again although it is not their turn.
@@ -86,6 +92,7 @@ impl Runs {
             slots: Slots::new(&plan.options, plan.queues.len(), now),
             timers: Timers::default(),
             left_quarantine: Vec::new(),
+            innocent: 0,
             give_back_at: None,
             extend_again_at: None,
             overrun: 0,
@@ -154,6 +161,7 @@ impl Runs {
     }
 
     fn start(&mut self, id: RunId, lane: Lane, now: Now, out: &mut Effects) {
+        let quarantine = self.quarantine();
         let Some(run) = self.table.get_mut(&id) else { return };
         if run.stop == Some(StopReason::LeaseLost) {
             // The store says what becomes of its records.
@@ -174,7 +182,7 @@ impl Runs {
         let timeout = options.timeout.filter(|_| run.job.lane() == Lane::Blocking);
         let timeout = timeout.map(|after| (after, Timer::TimeOut(id.clone())));
         let soft = options.soft_timeout.map(|after| (after, Timer::AskToEnd(id.clone())));
-        let quarantine = (lane == Lane::Quarantine).then(|| (QUARANTINE, Timer::LeaveQuarantine(id.clone())));
+        let quarantine = (lane == Lane::Quarantine).then(|| (quarantine, Timer::LeaveQuarantine(id.clone())));
         let timers = timeout.into_iter().chain(soft).chain(quarantine);
         let timers = timers.map(|(after, timer)| self.timers.set(now.at, after.min(LONGEST_TIMER), timer)).collect();
         run.phase = Phase::Running(Running { since: now.at, abort: None, timers });
@@ -195,6 +203,7 @@ impl Runs {
         let started = self.table.get(&id).and_then(|run| run.phase.started());
         let moved = self.left_quarantine.iter().position(|(moved, _)| *moved == id);
         let lane = moved.map_or(lane, |at| self.left_quarantine.swap_remove(at).1);
+        self.is_innocent(lane);
         self.slots.ended(lane, started.map(|at| now.saturating_duration_since(at)));
         if let Some(run) = self.table.get(&id) {
             if let Phase::Running(Running { timers, .. }) = &run.phase {
@@ -254,12 +263,25 @@ impl Runs {
             "its timeout is over; a blocking task can only be asked to end");
     }
 
+    /// How long the next suspect stays in quarantine.
+    fn quarantine(&self) -> Duration {
+        QUARANTINE / 2_u32.pow(self.innocent)
+    }
+
+    /// A run has left this lane, and the worker lives.
+    fn is_innocent(&mut self, lane: Lane) {
+        if lane == Lane::Quarantine {
+            self.innocent = (self.innocent + 1).min(MAX_HALVINGS);
+        }
+    }
+
     /// A suspect takes a slot of its task's lane, even if none is free, and the next suspect may run.
     fn leave_quarantine(&mut self, id: RunId) {
         let Some(run) = self.table.get(&id) else { return };
         let lane = run.job.lane();
         self.slots.ended(Lane::Quarantine, None);
         self.slots.started(lane);
+        self.is_innocent(Lane::Quarantine);
         self.left_quarantine.push((id, lane));
     }
 

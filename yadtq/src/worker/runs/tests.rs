@@ -122,6 +122,23 @@ fn a_suspect_that_runs_for_a_minute_makes_way_for_the_next_one() {
 }
 
 #[test]
+fn many_suspects_that_crash_nobody_are_soon_through() {
+    let mut table = Table::new();
+    let start = table.now.at;
+    for token in 0..20 {
+        table.grant(&format!("s{token}"), token + 1, 2);
+    }
+    let mut started = table.started().len();
+    while started < 20 {
+        table.now.at = table.runs.timers.next().expect("one is in quarantine");
+        table.runs.due(table.now.at);
+        started += table.started().len();
+    }
+    let took = table.now.at - start;
+    assert!(took < 3 * QUARANTINE, "{took:?} for tasks that run for hours");
+}
+
+#[test]
 fn an_older_run_of_a_task_changes_nothing_once_a_newer_one_is_granted() {
     let mut table = Table::new();
     let old = table.grant("a", 1, 0);

@@ -93,8 +93,7 @@ local function running(key, arg, task, deliveries)
   if left > 0 then
     local mine = h[2] == worker
     if mine and h[3] == ARGV[arg + 2] then
-      -- As it was granted, whatever the record asks for; from the slots that it was granted from.
-      if deliveries >= 2 then quarantine = math.max(quarantine - 1, 0) end
+      -- As it was granted, whatever the record asks for.
       return 8, tonumber(token) or 0, deliveries .. ':' .. attempt
     end
     if mine or not is_dead(h[2]) then return 1, left, mine and 1 or 0 end
@@ -117,10 +116,7 @@ local function running(key, arg, task, deliveries)
     finish(key, 'failure', err)
     return 5, err, deliveries
   end
-  if deliveries >= 2 then
-    if quarantine == 0 then return 6, lease_ms, 0 end
-    quarantine = quarantine - 1
-  end
+  if deliveries >= 2 and quarantine == 0 then return 6, lease_ms, 0 end
   call('HSET', key, 'deliveries', deliveries)
   return grant(key, arg, task, deliveries)
 end
@@ -150,7 +146,10 @@ end
 
 local out = {}
 for i = 1, tasks do
-  out[3 * i - 2], out[3 * i - 1], out[3 * i] = claim(KEYS[i], 5 * i + 5)
+  local code, a, b = claim(KEYS[i], 5 * i + 5)
+  -- A suspect that is granted, perhaps again, uses a quarantine slot.
+  if (code == 0 or code == 8) and tonumber(string.match(b, '^%d+')) >= 2 then quarantine = math.max(quarantine - 1, 0) end
+  out[3 * i - 2], out[3 * i - 1], out[3 * i] = code, a, b
 end
 publish(channel_prefix)
 return out
