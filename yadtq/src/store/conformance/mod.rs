@@ -51,6 +51,11 @@ pub(super) trait Subject: Store {
     /// Ms until a task's record is forgotten.
     async fn ttl_ms(&self, id: &TaskId) -> u64;
 
+    /// What it would keep for ever.
+    async fn kept_for_ever(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether it knows which workers subscribe to their control channels.
     fn sees_subscriptions(&self) -> bool {
         true
@@ -110,7 +115,9 @@ macro_rules! conformance_tests {
             use super::*;
             $(#[tokio::test]
             async fn $test() {
-                super::$test(&*$store).await;
+                let store = $store;
+                super::$test(&*store).await;
+                assert_eq!(store.kept_for_ever().await, Vec::<String>::new(), "it has no TTL");
             })*
         }
     };

@@ -19,6 +19,11 @@ impl Keys {
         Self { namespace: namespace.to_string(), task_prefix: format!("{namespace}:task:{{") }
     }
 
+    #[cfg(test)]
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The hash of a task.
     pub(super) fn task(&self, id: &TaskId) -> String {
         format!("{}{id}}}", self.task_prefix)

@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use fred::{
-    interfaces::{FredResult, HashesInterface, SortedSetsInterface},
+    interfaces::{HashesInterface, SortedSetsInterface},
     types::Value,
 };
 use futures_util::future::try_join_all;
 
 use super::{
     RedisStore,
-    call::{Args, Script, read},
+    call::{Args, Call, Script, read},
     codec,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 };
 
 static DECLARE: Script = Script::new(&[include_str!("lua/declare.lua")]);
+static LIST_NAMES: Script = Script::new(&[include_str!("lua/list_names.lua")]);
 
 #[async_trait]
 impl PeriodicTasks for RedisStore {
@@ -34,7 +35,7 @@ impl PeriodicTasks for RedisStore {
             args.optional(optional(by.next).as_deref()).optional(optional(by.last).as_deref());
         };
         let answers = self.batch_of(&DECLARE, tasks, key, |_| (), each).await?;
-        self.list_names(tasks).await.map_err(self.store_error())?;
+        self.list_names(tasks).await?;
         let known = |(by, [last, since]): (&Declaration, [Value; 2])| {
             let since = codec::text(&since).parse();
             let detail = || StoreError::WrongType { key: self.keys.tick(&by.name), detail: codec::text(&last) };
@@ -58,15 +59,15 @@ impl PeriodicTasks for RedisStore {
 }
 
 impl RedisStore {
-    /// Puts names where a list can find them. A script could not: in a cluster the set is in another slot.
-    async fn list_names(&self, tasks: &[Declaration]) -> FredResult<()> {
+    /// Puts names where a list can find them. That is a call of its own, because in a cluster the set is in another slot.
+    async fn list_names(&self, tasks: &[Declaration]) -> Result<(), StoreError> {
         let Some(now) = tasks.iter().map(|by| by.now).max() else { return Ok(()) };
-        #[allow(clippy::cast_precision_loss, reason = "times in ms are exact for the next 280,000 years")]
-        let ends = |by: &Declaration| ((by.now + by.ttl_ms(ttl::WAITING)) as f64, by.name.to_string());
-        let (client, key) = (self.connection.client(), self.keys.ticks());
-        client.zadd::<(), _, _>(&key, None, None, false, false, tasks.iter().map(ends).collect::<Vec<_>>()).await?;
-        #[allow(clippy::cast_precision_loss, reason = "as above")]
-        client.zremrangebyscore::<(), _, _, _>(&key, f64::NEG_INFINITY, now as f64).await
+        let mut args = Args::default();
+        args.text(&self.keys.ticks()).number(now);
+        for by in tasks {
+            args.number(by.now + by.ttl_ms(ttl::WAITING)).text(&by.name);
+        }
+        self.send(&LIST_NAMES, &[Call { args, keys: 1 }]).await.map(drop)
     }
 }
 

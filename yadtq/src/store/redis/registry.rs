@@ -29,6 +29,7 @@ use crate::{
 
 const DEAD: &str = include_str!("lua/dead.lua");
 
+static DESCRIBE: Script = Script::new(&[include_str!("lua/describe.lua")]);
 static BEAT: Script = Script::new(&[DEAD, include_str!("lua/beat.lua")]);
 static LEAVE: Script = Script::new(&[DEAD, include_str!("lua/leave.lua")]);
 
@@ -159,22 +160,23 @@ impl RedisStore {
     /// Writes what readers see of the worker, unless that was done just now.
     async fn write_if_due(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
         if self.heartbeats.is_info_due(worker) {
-            self.write_worker(worker, ttl::WORKER).await.map_err(self.store_error())?;
+            self.write_worker(worker, ttl::WORKER).await?;
             lock(&self.heartbeats.written).insert(worker.id.clone(), (worker.clone(), Instant::now()));
         }
         Ok(())
     }
 
-    async fn write_worker(&self, worker: &WorkerInfo, ttl_ms: u64) -> FredResult<()> {
+    async fn write_worker(&self, worker: &WorkerInfo, ttl_ms: u64) -> Result<(), StoreError> {
         let Ok(Json::Object(fields)) = serde_json::to_value(worker) else { unreachable!("it is a struct") };
-        let fields = fields.into_iter().filter(|(name, _)| name != "seen-at").map(|(name, value)| match value {
-            Json::String(text) => (name, text),
-            other => (name, other.to_string()),
-        });
-        let key = self.keys.worker(&worker.id);
-        let client = self.connection.client();
-        client.hset::<(), _, _>(&key, fields.collect::<Vec<_>>()).await?;
-        client.pexpire::<(), _>(&key, i64::try_from(ttl_ms).unwrap_or(i64::MAX), None).await
+        let mut args = Args::default();
+        args.text(&self.keys.worker(&worker.id)).number(ttl_ms);
+        for (name, value) in fields.into_iter().filter(|(name, _)| name != "seen-at") {
+            match value {
+                Json::String(text) => args.text(&name).text(&text),
+                other => args.text(&name).number(other),
+            };
+        }
+        self.send(&DESCRIBE, &[Call { args, keys: 1 }]).await.map(drop)
     }
 
     /// A worker's hash; `None` if it has lapsed or is written in a way that this version can't read.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use fred::{
     clients::Client,
     interfaces::{ClientLike, HashesInterface, KeysInterface},
-    types::{CustomCommand, Expiration, config::Config},
+    types::{ClusterHash, CustomCommand, Expiration, config::Config},
 };
 use tokio::{
     sync::Mutex,
@@ -70,6 +70,21 @@ impl Subject for RedisStore {
             client.hset::<(), _, _>(&key, fields(&state)).await.unwrap();
             client.pexpire::<(), _>(&key, i64::try_from(ttl::WAITING).unwrap(), None).await.unwrap();
         }
+    }
+
+    async fn kept_for_ever(&self) -> Vec<String> {
+        let client = self.connection.client();
+        let command = CustomCommand::new_static("KEYS", ClusterHash::Random, false);
+        // Not every user of the tests may ask.
+        let keys: Vec<String> =
+            client.custom(command, vec![format!("*{}*", self.keys.namespace())]).await.unwrap_or_default();
+        let mut kept = Vec::new();
+        for key in keys {
+            if client.pttl::<i64, _>(&key).await.unwrap() == -1 {
+                kept.push(key);
+            }
+        }
+        kept
     }
 
     fn sees_subscriptions(&self) -> bool {
