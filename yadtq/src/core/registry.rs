@@ -14,6 +14,8 @@
 //!   restart of the store nobody is accused.
 //! - Of a worker that says that it may not subscribe (a Redis user without channels) only the age of its heartbeats counts.
 //! - Whoever has not sent a heartbeat for two leases, since the caller's connection is up, is declared dead too.
+//! - A caller whose last answered heartbeat is older than a lease counts from this one anew: it was away, or the store's clock has
+//!   gone forward, and then nobody is late.
 //! - An id that was declared dead, or has left, is used up: its next heartbeat learns so.
 
 use std::{
@@ -66,6 +68,8 @@ pub(crate) struct Beat<'a> {
 pub(crate) struct Pulse {
     /// The worker's id is used up.
     pub is_gone: bool,
+    /// Nothing was known of the worker.
+    pub is_new: bool,
     /// Whether the worker's own control channel is subscribed, or cannot be.
     pub is_subscribed: bool,
     /// Declared dead by this heartbeat, with their last heartbeat in ms.
@@ -76,19 +80,27 @@ pub(crate) struct Pulse {
     pub look_again_ms: Option<u64>,
 }
 
+impl Beat<'_> {
+    /// Whether so much time has passed since the last answered heartbeat that nobody can be called late.
+    pub(crate) fn was_away(&self, now_ms: u64) -> bool {
+        self.answered_ms > 0 && now_ms.saturating_sub(self.answered_ms) > self.lease_ms
+    }
+}
+
 /// A worker says that it lives, and looks at those behind it in the ring.
 pub(crate) fn beat(ring: &mut Ring, by: &Beat<'_>, is_subscribed: impl Fn(&str) -> bool, now_ms: u64) -> Pulse {
     if ring.is_dead(by.worker) {
         return Pulse { is_gone: true, ..Pulse::default() };
     }
-    ring.beats.insert(Arc::clone(by.worker), now_ms);
+    let is_new = ring.beats.insert(Arc::clone(by.worker), now_ms).is_none();
     ring.suspects.remove(by.worker);
     match by.may_listen {
         true => ring.deaf.remove(by.worker),
         false => ring.deaf.insert(Arc::clone(by.worker)),
     };
-    let since_ms = by.since_ms.unwrap_or(now_ms);
-    let mut pulse = Pulse { is_subscribed: !by.may_listen || is_subscribed(by.worker), ..Pulse::default() };
+    let since_ms = by.since_ms.filter(|_| !by.was_away(now_ms)).unwrap_or(now_ms);
+    let is_heard = !by.may_listen || is_subscribed(by.worker);
+    let mut pulse = Pulse { is_new, is_subscribed: is_heard, ..Pulse::default() };
     let mut live = 0;
     for (worker, beaten_ms) in ring.behind(by.worker) {
         let is_old = now_ms.saturating_sub(beaten_ms.max(since_ms)) > 2 * by.lease_ms;

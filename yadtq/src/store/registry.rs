@@ -53,6 +53,8 @@ pub struct WorkerInfo {
 pub(crate) struct Beaten {
     /// The worker's id is used up: it was declared dead, and has to go on as a new worker. Nothing else is known then but the time.
     pub is_gone: bool,
+    /// Nothing was known of the worker: it is new, or the store has forgotten it, or others have declared it dead long ago.
+    pub is_new: bool,
     /// The store's time, in µs since the Unix epoch.
     pub now_us: u64,
     /// Whether the worker's control channel is subscribed. If it is not for 0.75 s, the worker may be declared dead.

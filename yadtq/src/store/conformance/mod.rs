@@ -94,6 +94,7 @@ macro_rules! conformance_tests {
             a_key_is_whose_it_was_first every_history_of_a_key keys_are_kept_apart a_key_is_free_again_in_time
             a_worker_is_registered_until_it_leaves
             a_worker_without_heartbeats_is_lost_after_two_leases_and_reported_once
+            who_was_away_for_a_lease_declares_nobody_dead_by_age
             a_worker_whose_subscription_breaks_is_declared_dead_in_a_second a_deaf_worker_that_sends_heartbeats_lives
             the_claims_of_a_dead_worker_are_over
             a_lone_worker_owns_all what_is_given_comes_back_under_a_later_epoch a_newcomer_gets_what_the_others_have_too_many a_late_copy_of_a_give_frees_nothing

@@ -59,13 +59,15 @@ async fn ids(store: &dyn Subject) -> Vec<String> {
 }
 
 pub(super) async fn a_worker_is_registered_until_it_leaves(store: &dyn Subject) {
-    for _ in 0..2 {
-        assert_eq!(beat(store, "w1").await.lost, []);
+    for is_new in [true, false] {
+        let beaten = beat(store, "w1").await;
+        assert_eq!((beaten.is_new, beaten.lost), (is_new, vec![]));
     }
     let beaten = store.beat(&WorkerInfo { processed: 4, ..info("w2") }, 0, LONG_LEASE_MS).await.unwrap();
     let now_us = store.now_us().await.unwrap();
     assert!(now_us.abs_diff(beaten.now_us) < 10_000_000, "{beaten:?} at {now_us}");
-    assert_eq!(beaten, Beaten { now_us: beaten.now_us, is_subscribed: beaten.is_subscribed, ..Beaten::default() });
+    let Beaten { now_us: at, is_subscribed, .. } = beaten;
+    assert_eq!(beaten, Beaten { is_new: true, now_us: at, is_subscribed, ..Beaten::default() });
     let mut workers = store.workers().await.unwrap();
     workers.sort_by(|a, b| a.id.cmp(&b.id));
     for worker in &mut workers {
@@ -116,6 +118,21 @@ async fn beat_until_late(store: &dyn Subject, time_ms: u64) {
     while store.now_us().await.unwrap() / 1_000 <= time_ms {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// By the clock of a store that has gone forward everybody is late, so nobody is.
+pub(super) async fn who_was_away_for_a_lease_declares_nobody_dead_by_age(store: &dyn Subject) {
+    const SHORT_LEASE_MS: u64 = 100;
+    beat(store, "other").await;
+    let other = store.workers().await.unwrap().remove(0);
+    let answered_ms = store.beat(&info("a"), 0, SHORT_LEASE_MS).await.unwrap().now_us / 1_000;
+    beat_until_late(store, other.seen_at.max(answered_ms) + 3 * SHORT_LEASE_MS).await;
+    let back = store.beat(&info("a"), answered_ms, SHORT_LEASE_MS).await.unwrap();
+    assert!(back.lost.is_empty(), "{back:?}");
+    let soon = store.beat(&info("a"), back.now_us / 1_000, SHORT_LEASE_MS).await.unwrap();
+    assert!(soon.lost.is_empty() || soon.now_us > back.now_us + 2_000 * SHORT_LEASE_MS, "{soon:?}");
+    let lost = beat_until_lost(store, "a", SHORT_LEASE_MS).await.lost;
+    assert_eq!(lost.iter().map(|lost| &*lost.id).collect::<Vec<_>>(), ["other"]);
 }
 
 pub(super) async fn a_worker_whose_subscription_breaks_is_declared_dead_in_a_second(store: &dyn Subject) {

@@ -55,6 +55,7 @@ impl Registry for MemoryStore {
         let id: WorkerId = worker.id.as_str().into();
         let since_ms = fleet.infos.get(&id).map(|known| known.since_ms);
         let by = Beat { worker: &id, since_ms, answered_ms, lease_ms, may_listen: true };
+        let since_ms = since_ms.filter(|_| !by.was_away(now_ms));
         let is_subscribed = |worker: &str| mailboxes.get(&control(worker)).and_then(Weak::upgrade).is_some();
         let pulse = registry::beat(&mut fleet.ring, &by, is_subscribed, now_ms);
         let lost: Vec<_> = pulse.lost.iter().filter_map(|(lost, _)| fleet.infos.remove(lost)).collect();
@@ -64,6 +65,7 @@ impl Registry for MemoryStore {
         }
         Ok(Beaten {
             is_gone: pulse.is_gone,
+            is_new: pulse.is_new,
             now_us,
             is_subscribed: pulse.is_subscribed,
             lost: lost.into_iter().filter(|known| known.expires_ms > now_ms).map(|known| known.info).collect(),

@@ -43,7 +43,7 @@ const PLAIN: [&str; 3] = ["id", "host", "version"];
 /// What this process knows of its own heartbeats.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
-    /// A connection by its generation, and the store's time, in ms, in the first heartbeat that was answered over it.
+    /// A connection by its generation, and the store's time, in ms, in the first heartbeat that was answered over it, or after a pause.
     since: Mutex<Option<(u64, u64)>>,
     /// What was written of each worker, and when.
     written: Mutex<HashMap<String, (WorkerInfo, Instant)>>,
@@ -124,7 +124,8 @@ impl RedisStore {
         let may_listen = self.rights.may_subscribe();
         let by = Beat { worker: &id, since_ms, answered_ms, lease_ms, may_listen };
         let (beaten, lost) = self.beat_by(&by).await?;
-        if since_ms.is_none() && generation == self.connection.generation() {
+        let is_first = since_ms.is_none() || by.was_away(beaten.now_us / 1_000);
+        if is_first && generation == self.connection.generation() {
             *lock(&self.heartbeats.since) = Some((generation, beaten.now_us / 1_000));
         }
         Ok((beaten, lost))
@@ -142,12 +143,13 @@ impl RedisStore {
         // Over another connection `since` would make a false witness.
         let resend = if by.since_ms.is_some() { Resend::Never } else { Resend::AfterReconnect };
         let answer = self.send_with(&BEAT, &[Call { args, keys: 4 }], resend).await?.remove(0).into_array();
-        let [now_us, is_gone, is_subscribed, again, lost, dead] = <[Value; 6]>::try_from(answer)
+        let [now_us, is_gone, is_new, is_subscribed, again, lost, dead] = <[Value; 7]>::try_from(answer)
             .map_err(|answer| StoreError::Refused(format!("a heartbeat was answered by {answer:?}")))?;
         let lost = lost.into_array();
         let lost = lost.chunks_exact(2).map(|pair| (codec::text(&pair[0]), codec::text(&pair[1]).parse().unwrap_or(0)));
         let beaten = Beaten {
             is_gone: is_gone.as_i64() == Some(1),
+            is_new: is_new.as_i64() == Some(1),
             now_us: codec::text(&now_us).parse().unwrap_or_default(),
             is_subscribed: is_subscribed.as_i64() == Some(1),
             lost: Vec::new(),

@@ -14,7 +14,8 @@ use crate::clock::Clock;
 const LONGEST_SUSPENSION: Duration = Duration::from_secs(15 * 60);
 
 /// Compares times: by the machine's own clock, which goes on while it sleeps, and by the store's, since the clocks of a
-/// paused virtual machine stand still. Clones share what they find: all loops of a worker come to the same result, whichever
+/// paused virtual machine stand still. The store's clock alone proves nothing, as it may have been set: the others must have noticed
+/// too, and have taken the worker out of the registry. If nobody was there to notice, nobody has finished anything either. Clones share what they find: all loops of a worker come to the same result, whichever
 /// looks first.
 #[derive(Clone)]
 pub(in crate::worker) struct SuspendDetector {
@@ -45,12 +46,13 @@ impl SuspendDetector {
         state.was_suspended
     }
 
-    /// Has to be called with the store's time, in µs, of every heartbeat.
-    pub(in crate::worker) fn compare(&self, store_us: u64) {
+    /// Has to be called with the store's time, in µs, of every heartbeat. `was_removed`: the store knew nothing of the worker.
+    pub(in crate::worker) fn compare(&self, store_us: u64, was_removed: bool) {
         let (now, mut state) = (self.clock.steady(), self.state());
         if let Some((steady, us)) = state.last_beat {
             let theirs = Duration::from_micros(store_us.saturating_sub(us));
-            state.was_suspended |= theirs.saturating_sub(now.saturating_sub(steady)) > LONGEST_SUSPENSION;
+            let stood_still = theirs.saturating_sub(now.saturating_sub(steady)) > LONGEST_SUSPENSION;
+            state.was_suspended |= stood_still && was_removed;
         }
         state.last_beat = Some((now, store_us));
     }
@@ -76,10 +78,14 @@ mod tests {
         assert!(detector.was_suspended(), "and stays so");
 
         let detector = SuspendDetector::new(clock);
-        [0, 900_000_000].into_iter().for_each(|store_us| detector.compare(store_us));
-        assert!(!detector.was_suspended());
-        detector.compare(1_801_000_000);
-        assert!(detector.was_suspended(), "the store's clock went on");
+        for (store_us, was_removed) in [(0, true), (900_000_000, true), (1_801_000_000, false)] {
+            detector.compare(store_us, was_removed);
+        }
+        assert!(!detector.was_suspended(), "the store's clock was set, and nobody has missed this worker");
+        detector.compare(1_802_000_000, true);
+        assert!(!detector.was_suspended(), "the store has lost its memory");
+        detector.compare(2_703_000_000, true);
+        assert!(detector.was_suspended(), "the store's clock went on, and others have removed this worker");
     }
     #[test]
     fn all_loops_of_a_worker_come_to_one_result() {

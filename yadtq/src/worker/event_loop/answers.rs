@@ -129,7 +129,7 @@ impl EventLoop {
                     self.listen();
                 }
                 if let Ok(beaten) = answer {
-                    self.suspend.compare(beaten.now_us);
+                    self.suspend.compare(beaten.now_us, beaten.is_new);
                     self.is_gone |= beaten.is_gone;
                     if !beaten.dead.is_empty() {
                         self.start.claims.ask_held(&mut self.intake);

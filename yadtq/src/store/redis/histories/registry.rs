@@ -189,10 +189,11 @@ impl World<'_> {
         let now_ms = self.now_ms;
         assert_eq!(answer.now_us / 1_000, now_ms);
         assert_eq!(
-            (answer.is_gone, answer.is_subscribed, answer.look_again_ms, answer.dead.into_iter().collect()),
-            (expected.is_gone, expected.is_subscribed, expected.look_again_ms, expected.dead),
+            (answer.is_gone, answer.is_new, answer.is_subscribed, answer.look_again_ms),
+            (expected.is_gone, expected.is_new, expected.is_subscribed, expected.look_again_ms),
             "redis, pure: {by:?} at {now_ms}"
         );
+        assert_eq!(answer.dead.into_iter().collect::<BTreeSet<_>>(), expected.dead, "redis, pure: {by:?} at {now_ms}");
         let expected_lost = expected.lost.iter().map(|(id, beaten_ms)| (id.to_string(), *beaten_ms));
         assert_eq!(lost, expected_lost.collect::<Vec<_>>(), "redis, pure: {by:?} at {now_ms}");
         if !answer.is_gone {

@@ -6,17 +6,18 @@
 --          how long ids are used up, TTL, time between two looks, time between two heartbeats, how many live ones to look for, how many
 --          to look at, prefix of control channels ('': nobody's subscription can be seen, so age alone decides), whether the worker
 --          may subscribe (0 or 1); all times in ms
--- returns  the time in us as text, is the id used up, is the worker subscribed, or may it not (0 or 1), when to look again in ms (-1: as usual),
+-- returns  the time in us as text, is the id used up (0 or 1), was nothing known of the worker (0 or 1), is the worker subscribed, or may it not (0 or 1), when to look again in ms (-1: as usual),
 --          declared dead by this call: id, last heartbeat, and so on; ids declared dead since the last answered heartbeat
 local worker, answered, lease, used_up, ttl = ARGV[1], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local notice, beat, enough, walk, channels = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local now_text, now_us = format('%.0f', now_ms), format('%.0f', now)
-if call('ZSCORE', dead, worker) then return { now_us, 1, 0, -1, {}, {} } end
-call('ZADD', workers, now_text, worker)
+if call('ZSCORE', dead, worker) then return { now_us, 1, 0, 0, -1, {}, {} } end
+local is_new = call('ZADD', workers, now_text, worker)
 call('ZADD', ring, 0, worker)
 call('PEXPIRE', workers, ttl)
 call('PEXPIRE', ring, ttl)
-local since = tonumber(ARGV[2]) or now_ms
+local was_away = answered ~= '0' and now_ms - tonumber(answered) > lease
+local since = not was_away and tonumber(ARGV[2]) or now_ms
 local has_suspects = call('EXISTS', suspects) == 1
 if ARGV[12] == '0' then
   call('HSET', suspects, worker, '-')
@@ -90,4 +91,4 @@ for i, id in ipairs(behind) do
   end
 end
 for i = 1, #lost, 2 do remove(lost[i], used_up, ttl) end
-return { now_us, 0, mine, again, lost, call('ZRANGEBYSCORE', dead, answered == '0' and format('%.0f', now_ms - 2 * lease) or answered, '+inf') }
+return { now_us, 0, is_new, mine, again, lost, call('ZRANGEBYSCORE', dead, answered == '0' and format('%.0f', now_ms - 2 * lease) or answered, '+inf') }
