@@ -99,8 +99,8 @@ pub(crate) fn beat(ring: &mut Ring, by: &Beat<'_>, is_subscribed: impl Fn(&str) 
         false => ring.deaf.insert(Arc::clone(by.worker)),
     };
     let since_ms = by.since_ms.filter(|_| !by.was_away(now_ms)).unwrap_or(now_ms);
-    let is_heard = !by.may_listen || is_subscribed(by.worker);
-    let mut pulse = Pulse { is_new, is_subscribed: is_heard, ..Pulse::default() };
+    let has_channel = !by.may_listen || is_subscribed(by.worker);
+    let mut pulse = Pulse { is_new, is_subscribed: has_channel, ..Pulse::default() };
     let mut live = 0;
     for (worker, beaten_ms) in ring.behind(by.worker) {
         let is_old = now_ms.saturating_sub(beaten_ms.max(since_ms)) > 2 * by.lease_ms;

@@ -72,12 +72,12 @@ pub(crate) fn admit(state: &mut RateState, rate: &Rate, arrival: Arrival, task: 
     let free_at = started.saturating_sub(ahead);
     let is_free = free_at <= now_us + RATE_SLACK_US;
     state.line.drop_late(now_us.saturating_sub(LATE_US));
-    let rank = state.line.rank(task);
-    let in_front = rank.unwrap_or_else(|| state.line.len()) as u64;
+    let known = state.line.in_front(task);
+    let in_front = known.unwrap_or_else(|| state.line.len()) as u64;
     let turn = started.max(now_us).saturating_add(in_front.saturating_mul(interval)).saturating_sub(ahead).max(now_us);
     let may_start = is_free
         && match arrival {
-            Arrival::New if rank.is_some() => turn <= now_us + RATE_SLACK_US,
+            Arrival::New if known.is_some() => turn <= now_us + RATE_SLACK_US,
             Arrival::New => turn == now_us,
             Arrival::Turn | Arrival::Waiting => true,
         };

@@ -7,12 +7,12 @@ use crate::core::names::TaskId;
 /// The most tasks that one call drops because they are late.
 pub(crate) const LATE_BATCH: usize = 1_000;
 
-/// The waiting line of one rate. A task has a seat, and a time at which it asks again.
+/// The waiting line of one rate. A task has a position, and a time at which it asks again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Each with its seat, and the time in µs at which it asks again.
+    /// Each with its position, and the time in µs at which it asks again.
     tasks: HashMap<TaskId, (u64, u64)>,
-    by_seat: BTreeMap<u64, TaskId>,
+    by_position: BTreeMap<u64, TaskId>,
     by_time: BTreeSet<(u64, TaskId)>,
 }
 
@@ -23,28 +23,28 @@ impl Line {
     }
 
     /// Number of tasks in front of this one; `None`: it is not in the line.
-    pub(crate) fn rank(&self, task: &TaskId) -> Option<usize> {
-        self.tasks.get(task).map(|(seat, _)| self.by_seat.range(..seat).count())
+    pub(crate) fn in_front(&self, task: &TaskId) -> Option<usize> {
+        self.tasks.get(task).map(|(position, _)| self.by_position.range(..position).count())
     }
 
     /// The task waits in its place, or joins at the end, and asks again at this time.
     pub(crate) fn wait(&mut self, task: &TaskId, until_us: u64) {
-        let seat = match self.tasks.get(task) {
-            Some(&(seat, earlier)) => {
+        let position = match self.tasks.get(task) {
+            Some(&(position, earlier)) => {
                 self.by_time.remove(&(earlier, task.clone()));
-                seat
+                position
             }
-            None => self.by_seat.last_key_value().map_or(1, |(last, _)| last + 1),
+            None => self.by_position.last_key_value().map_or(1, |(last, _)| last + 1),
         };
-        self.tasks.insert(task.clone(), (seat, until_us));
-        self.by_seat.insert(seat, task.clone());
+        self.tasks.insert(task.clone(), (position, until_us));
+        self.by_position.insert(position, task.clone());
         self.by_time.insert((until_us, task.clone()));
     }
 
     /// The task leaves the line, if it is there.
     pub(crate) fn leave(&mut self, task: &TaskId) {
-        if let Some((seat, until_us)) = self.tasks.remove(task) {
-            self.by_seat.remove(&seat);
+        if let Some((position, until_us)) = self.tasks.remove(task) {
+            self.by_position.remove(&position);
             self.by_time.remove(&(until_us, task.clone()));
         }
     }

@@ -51,8 +51,8 @@ pub(super) trait Subject: Store {
     /// Ms until a task's record is forgotten.
     async fn ttl_ms(&self, id: &TaskId) -> u64;
 
-    /// What it would keep for ever.
-    async fn kept_for_ever(&self) -> Vec<String> {
+    /// Keys that have no TTL.
+    async fn without_ttl(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -118,7 +118,7 @@ macro_rules! conformance_tests {
             async fn $test() {
                 let store = $store;
                 super::$test(&*store).await;
-                assert_eq!(store.kept_for_ever().await, Vec::<String>::new(), "it has no TTL");
+                assert_eq!(store.without_ttl().await, Vec::<String>::new(), "it has no TTL");
             })*
         }
     };

@@ -72,7 +72,7 @@ impl Subject for RedisStore {
         }
     }
 
-    async fn kept_for_ever(&self) -> Vec<String> {
+    async fn without_ttl(&self) -> Vec<String> {
         let client = self.connection.client();
         let command = CustomCommand::new_static("KEYS", ClusterHash::Random, false);
         // Not every user of the tests may ask.

@@ -1,6 +1,6 @@
 -- Asks whether tasks may start: `admit` of core/limits/ for each request, in order.
 --
--- KEYS     per request three: the rate (a hash: `started`, in us); its line, task ids by their seats; the same ids by the time
+-- KEYS     per request three: the rate (a hash: `started`, in us); its line, task ids by their positions; the same ids by the time
 --          at which they ask again in us (sorted sets); one rate may come several times
 -- ARGV     slack, longest wait of the first in line, how much more each one in front adds, after what time a task is late
 --          (all in us), the most late tasks that are dropped; then per request: task, interval, how far the clock may be
@@ -50,16 +50,16 @@ local function admit(state, task, interval, ahead, arrival)
   end
   local started = state.started
   local free_at = max(started - ahead, 0)
-  local rank = call('ZRANK', state.line, task)
-  local in_front = rank or call('ZCARD', state.line)
+  local known = call('ZRANK', state.line, task)
+  local in_front = known or call('ZCARD', state.line)
   local turn = max(max(started, now) + in_front * interval - ahead, now)
   local may_start = free_at <= now + slack
   if may_start and arrival == 'new' then
-    may_start = rank and turn <= now + slack or turn == now
+    may_start = known and turn <= now + slack or turn == now
   end
   if may_start then
     state.started, state.has_changed = max(started, now) + interval, true
-    if rank then
+    if known then
       call('ZREM', state.line, task)
       call('ZREM', state.back, task)
     end
@@ -67,7 +67,7 @@ local function admit(state, task, interval, ahead, arrival)
   end
   if arrival == 'waits' then return 1, max(free_at - now, 0) end
   local longest = recheck + in_front * spacing
-  wait(state, task, now + min(turn - now, longest), not rank)
+  wait(state, task, now + min(turn - now, longest), not known)
   if turn - now <= longest then return 1, turn - now end
   return 2, longest
 end
