@@ -47,6 +47,51 @@ fn errors() {
     }
 }
 
+/// The body of an answer. The connection is closed after it.
+fn http(address: &str, head: &str, body: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let more =
+        format!("host: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+    write!(stream, "{head} HTTP/1.1\r\n{more}\r\n\r\n{body}").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, body.to_owned())
+}
+
+#[test]
+fn service() {
+    use std::io::{BufRead as _, BufReader};
+    let mut command = example("service");
+    command.env("YADTQ_KAFKA", "embedded").env("ADDRESS", "127.0.0.1:0").stdout(Stdio::piped());
+    let mut service = Worker(command.spawn().expect("it starts"));
+    let mut line = String::new();
+    BufReader::new(service.0.stdout.take().expect("piped")).read_line(&mut line).expect("it prints its address");
+    let address = line.trim().strip_prefix("listening on ").expect("its address").to_owned();
+
+    let ends_as = |order: &str, part: &str| {
+        let (status, body) = http(&address, "POST /orders", order);
+        assert_eq!(status, 202, "{body}");
+        let id = body.split('"').nth(3).expect("an id").to_owned();
+        let started = std::time::Instant::now();
+        loop {
+            let (status, body) = http(&address, &format!("GET /tasks/{id}"), "");
+            assert_eq!(status, 200, "{body}");
+            if body.contains(part) {
+                return;
+            }
+            assert!(started.elapsed().as_secs() < 60, "`{part}` in {body}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    ends_as(r#"{"customer":"ada","cents":1250}"#, r#"{"status":"success","receipt":"ada paid 1250 cents"}"#);
+    ends_as(r#"{"customer":"eve","cents":100001}"#, r#"{"status":"failure","error":"the bank declined 100001 cents"}"#);
+    assert_eq!(http(&address, "GET /tasks/unknown", "").0, 404);
+    assert_eq!(http(&address, &format!("GET /tasks/{}", "x".repeat(129)), "").0, 400, "no id");
+}
+
 #[test]
 fn retries() {
     let printed = output(example("retries"));
