@@ -1,9 +1,10 @@
-//! The servers that a test uses: the shared ones, or a Redis of its own that it may break.
+//! The servers that a test uses: the shared ones, or some of its own that it may break.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -277,6 +278,66 @@ impl Drop for Redis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A Redis Cluster of the test's own: three masters without replicas, which keep their data.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The masters. The first has the lowest third of the slots, and so on.
+    pub masters: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts one on free ports, and waits until it has joined up.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start() -> Self {
+        let masters: Vec<_> = (0..3).map(|_| Self::master()).collect();
+        let addresses: Vec<_> = masters.iter().map(|master| format!("127.0.0.1:{}", master.port)).collect();
+        for address in &addresses {
+            while TcpStream::connect(address).is_err() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let server = std::env::var_os("YADTQ_TEST_REDIS_SERVER").map_or_else(PathBuf::new, PathBuf::from);
+        let mut create = Command::new(server.with_file_name("redis-cli"));
+        create.args(["--cluster", "create"]).args(&addresses).arg("--cluster-yes");
+        let created = create.output().expect("redis-cli runs");
+        assert!(created.status.success(), "{created:?}");
+        Self { masters }
+    }
+
+    fn master() -> Redis {
+        let bus = free_port().to_string();
+        let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "3000"];
+        // By default the others refuse everything while one is away.
+        let options = [&options[..], &["--cluster-require-full-coverage", "no", "--appendonly", "yes"]].concat();
+        Redis::start(&options)
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let [first, second, third] = [0, 1, 2].map(|at| format!("127.0.0.1:{}", self.masters[at].port));
+        format!("redis-cluster://{first}?node={second}&node={third}")
+    }
+
+    /// Which master has this key.
+    #[must_use]
+    pub fn master_of(&self, key: &str) -> usize {
+        let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+        let slot = crc16(tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes()) % 16_384;
+        // As redis-cli shares them out.
+        usize::from(slot > 5_460) + usize::from(slot > 10_922)
+    }
+}
+
+/// The checksum by which Redis hashes keys: CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    let shift = |crc: u16, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+    bytes.iter().fold(0, |crc, byte| (0..8).fold(crc ^ (u16::from(*byte) << 8), shift))
 }
 
 /// A server's process, which can be suspended.

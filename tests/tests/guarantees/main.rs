@@ -12,6 +12,7 @@ mod foreign;
 mod limits;
 mod long_head;
 mod lost_broker;
+mod lost_master;
 mod lost_redis;
 mod ordering;
 mod periodic;

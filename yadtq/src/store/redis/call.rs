@@ -1,17 +1,16 @@
-//! How a script is sent: by its hash, with its text where the server does not know it (yet, or any more).
+//! Calls of scripts: what a batch of them says, and what the answers are.
 //!
 //! A call carries up to [`TASKS_PER_CALL`] tasks and [`BYTES_PER_CALL`] bytes; in a cluster one task, because a script needs its
-//! keys in one slot. The calls of one batch are pipelined, and each has an answer of its own.
+//! keys in one slot. The calls of one batch are pipelined, and each has an answer of its own: `send.rs`.
 
 use std::{fmt::Write, sync::OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, FredResult, LuaInterface},
-    types::{ClusterHash, CustomCommand, Value, config::Options},
+    interfaces::{FredResult, LuaInterface},
+    types::Value,
 };
-use futures_util::future::join_all;
 
 use super::RedisStore;
 use crate::{
@@ -44,7 +43,7 @@ impl Script {
         self.parts.concat()
     }
 
-    async fn hash(&self, client: &Client) -> FredResult<Bytes> {
+    pub(super) async fn hash(&self, client: &Client) -> FredResult<Bytes> {
         if let Some(hash) = self.hash.get() {
             return Ok(hash.clone());
         }
@@ -58,6 +57,8 @@ impl Script {
 pub(super) enum Resend {
     /// It is sent again over the next connection.
     AfterReconnect,
+    /// It fails, if it was sent: its caller sends it again.
+    IfConnected,
     /// It fails, even if it has not been sent yet: over another connection it would be wrong.
     Never,
 }
@@ -66,6 +67,14 @@ pub(super) enum Resend {
 pub(super) struct Call {
     pub(super) args: Args,
     pub(super) keys: usize,
+}
+
+impl Call {
+    /// In a cluster it decides who is asked.
+    pub(super) fn first_key(&self) -> &[u8] {
+        let end = self.args.ends.first().copied().unwrap_or(0);
+        &self.args.buffer[..end]
+    }
 }
 
 impl RedisStore {
@@ -85,7 +94,8 @@ impl RedisStore {
         &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), shared: impl Fn(&mut Args),
         each: impl Fn(&mut Args, &T),
     ) -> Answers<[Value; N]> {
-        self.batch_with(script, batch, keys, None, shared, each).await
+        let layout = Layout { keys, last_key: None, shared: |args: &mut Args, _: &T| shared(args), each };
+        self.send_batch(script, batch, &layout, Resend::AfterReconnect).await
     }
 
     /// The same, for calls that are not sent again over another connection.
@@ -93,27 +103,18 @@ impl RedisStore {
         &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), shared: impl Fn(&mut Args),
         each: impl Fn(&mut Args, &T),
     ) -> Answers<[Value; N]> {
-        let layout = Layout { keys, last_key: None, shared, each };
+        let layout = Layout { keys, last_key: None, shared: |args: &mut Args, _: &T| shared(args), each };
         self.send_batch(script, batch, &layout, Resend::Never).await
-    }
-
-    /// The same, with one more key behind those of each call.
-    pub(super) async fn batch_with<T, const N: usize>(
-        &self, script: &Script, batch: &[T], keys: impl Fn(&mut Args, &T), last_key: Option<&str>,
-        shared: impl Fn(&mut Args), each: impl Fn(&mut Args, &T),
-    ) -> Answers<[Value; N]> {
-        let layout = Layout { keys, last_key, shared, each };
-        self.send_batch(script, batch, &layout, Resend::AfterReconnect).await
     }
 
     /// A script may answer for fewer tasks than it was called for, but for one at least, if the answers would be large: it is
     /// called again for the rest.
-    async fn send_batch<T, K, S, E, const N: usize>(
+    pub(super) async fn send_batch<T, K, S, E, const N: usize>(
         &self, script: &Script, batch: &[T], layout: &Layout<'_, K, S, E>, resend: Resend,
     ) -> Answers<[Value; N]>
     where
         K: Fn(&mut Args, &T),
-        S: Fn(&mut Args),
+        S: Fn(&mut Args, &T),
         E: Fn(&mut Args, &T),
     {
         let mut answers: Vec<Option<Result<[Value; N], StoreError>>> = batch.iter().map(|_| None).collect();
@@ -164,35 +165,21 @@ impl RedisStore {
         self.send_each(script, calls, resend).await?.into_iter().collect()
     }
 
-    /// Sends calls, one behind the other without waiting; returns the answer of each. The outer error says that none was answered.
-    async fn send_each(
-        &self, script: &Script, calls: &[Call], resend: Resend,
-    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        #[cfg(test)]
-        let script = self.prelude.get().map_or(script, |prelude| prelude.script(script));
-        let client = self.connection.client();
-        let answers = send(&client, script, calls, resend).await;
-        let answers = answers.into_iter().map(|answer| answer.map_err(|error| self.connection.error(&error)));
-        let mut answers: Vec<_> = answers.collect();
-        if answers.iter().any(Result::is_ok) {
-            self.connection.answered();
-        } else if let Some(Err(error)) = answers.pop() {
-            return Err(error);
-        }
-        Ok(answers)
-    }
-
     pub(super) fn per_call(&self) -> usize {
         if self.is_clustered { 1 } else { TASKS_PER_CALL }
     }
 }
 
 /// How a call is written.
-struct Layout<'a, K, S, E> {
-    keys: K,
-    last_key: Option<&'a str>,
-    shared: S,
-    each: E,
+pub(super) struct Layout<'a, K, S, E> {
+    /// The keys of a task.
+    pub(super) keys: K,
+    /// One more key behind those of all tasks.
+    pub(super) last_key: Option<&'a str>,
+    /// What is said once. It sees the first task: in a cluster that is the only one.
+    pub(super) shared: S,
+    /// What is said of each task.
+    pub(super) each: E,
 }
 
 impl<K, S, E> Layout<'_, K, S, E> {
@@ -200,11 +187,12 @@ impl<K, S, E> Layout<'_, K, S, E> {
     fn call<'a, T: 'a>(&self, tasks: impl Iterator<Item = &'a T>) -> (Call, usize)
     where
         K: Fn(&mut Args, &T),
-        S: Fn(&mut Args),
+        S: Fn(&mut Args, &T),
         E: Fn(&mut Args, &T),
     {
-        let (mut args, mut rest, mut count) = (Args::default(), Args::default(), 0);
+        let (mut args, mut rest, mut count, mut first) = (Args::default(), Args::default(), 0, None);
         for task in tasks {
+            first.get_or_insert(task);
             (self.keys)(&mut args, task);
             (self.each)(&mut rest, task);
             count += 1;
@@ -216,7 +204,9 @@ impl<K, S, E> Layout<'_, K, S, E> {
             args.text(key);
         }
         let keys = args.ends.len();
-        (self.shared)(&mut args);
+        if let Some(first) = first {
+            (self.shared)(&mut args, first);
+        }
         args.append(&rest);
         (Call { args, keys }, count)
     }
@@ -227,42 +217,6 @@ pub(super) fn read<T, A, R>(
     batch: &[T], answers: Vec<Result<A, StoreError>>, one: impl Fn((&T, A)) -> Result<R, StoreError>,
 ) -> Vec<Result<R, StoreError>> {
     batch.iter().zip(answers).map(|(task, answer)| one((task, answer?))).collect()
-}
-
-/// Sends calls, one behind the other without waiting; returns their answers in order.
-async fn send(client: &Client, script: &Script, calls: &[Call], resend: Resend) -> Vec<FredResult<Value>> {
-    let hash = match script.hash(client).await {
-        Ok(hash) => hash,
-        Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
-    };
-    let one = async |call: &Call| {
-        let answer = send_one(client, "EVALSHA", hash.clone(), call, resend).await;
-        match answer {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                send_one(client, "EVAL", script.text().into(), call, resend).await
-            }
-            answer => answer,
-        }
-    };
-    match calls {
-        [call] => vec![one(call).await],
-        calls => join_all(calls.iter().map(one)).await,
-    }
-}
-
-async fn send_one(
-    client: &Client, command: &'static str, script: Bytes, call: &Call, resend: Resend,
-) -> FredResult<Value> {
-    // In a cluster the first key decides who is asked.
-    let command = CustomCommand::new_static(command, ClusterHash::Offset(2), false);
-    let values = call.args.values(script, call.keys);
-    match resend {
-        Resend::AfterReconnect => client.custom(command, values).await,
-        Resend::Never => {
-            let once = Options { max_attempts: Some(1), fail_fast: true, ..Options::default() };
-            client.with_options(&once).custom(command, values).await
-        }
-    }
 }
 
 /// Arguments in one buffer, so that a batch of some thousand costs a few allocations.
@@ -324,7 +278,8 @@ impl Args {
         self
     }
 
-    fn values(&self, script: Bytes, keys: usize) -> Vec<Value> {
+    /// What is sent after the name of the command.
+    pub(super) fn values(&self, script: Bytes, keys: usize) -> Vec<Value> {
         let buffer = Bytes::copy_from_slice(&self.buffer);
         let mut values = Vec::with_capacity(self.ends.len() + 2);
         values.push(Value::Bytes(script));

@@ -11,11 +11,12 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::types::{Message, config::Config};
+use fred::types::Message;
 
 use super::{
     RedisStore,
-    connection::{Connection, Purpose},
+    connection::Purpose,
+    connections::Listening,
     rights::{self, Rights},
 };
 use crate::{
@@ -31,26 +32,28 @@ use crate::{
 impl Channels for RedisStore {
     async fn control(&self, worker: &WorkerId) -> Result<Box<dyn NoticeReceiver>, StoreError> {
         let rights = Some(Arc::clone(&self.rights));
-        Ok(Box::new(RedisNoticeReceiver::open(&self.config, self.keys.control(worker), read_control, rights)))
+        Ok(Box::new(self.open(self.keys.control(worker), &self.keys.workers(), read_control, rights)))
     }
 
     async fn replies(&self, client: &ClientId) -> Result<Box<dyn NoticeReceiver>, StoreError> {
-        Ok(Box::new(RedisNoticeReceiver::open(&self.config, self.keys.reply(client), read_replies, None)))
+        let channel = self.keys.reply(client);
+        Ok(Box::new(self.open(channel.clone(), &channel, read_replies, None)))
     }
 }
 
 /// One open channel.
 struct RedisNoticeReceiver {
     mailbox: Arc<Mailbox>,
-    _connection: Connection,
+    _listening: Listening,
 }
 
-impl RedisNoticeReceiver {
-    fn open(config: &Config, channel: String, read: Read, rights: Option<Arc<Rights>>) -> Self {
+impl RedisStore {
+    /// `home`: the key at whose server the channel is subscribed to, if it is there.
+    fn open(&self, channel: String, home: &str, read: Read, rights: Option<Arc<Rights>>) -> RedisNoticeReceiver {
         let mailbox = Arc::new(Mailbox::default());
         let is_denied = AtomicBool::new(false);
         let subscription = Subscription { channel, mailbox: Arc::clone(&mailbox), read, rights, is_denied };
-        Self { mailbox, _connection: Connection::open(config, subscription) }
+        RedisNoticeReceiver { mailbox, _listening: self.connections.listen(&self.config, home, subscription) }
     }
 }
 

@@ -9,8 +9,8 @@
 //! answers, shows in heartbeats that stay without an answer: then the client is thrown away and built anew.
 //!
 //! A server that refuses writes counts as away: nothing can be claimed, extended or recorded. When it takes writes again, the
-//! time that the connection has been up starts over, so nobody takes over what the others could not extend. In a cluster one
-//! master may refuse while the others do not, so there only the time starts over, with each refusal.
+//! time that the connection has been up starts over, so nobody takes over what the others could not extend. In a cluster no key
+//! can be probed at every master, so there only the time starts over, with each refusal.
 
 use std::{
     convert::Infallible,
@@ -27,17 +27,17 @@ use fred::{
     interfaces::{ClientLike, EventInterface, FredResult, KeysInterface, PubsubInterface},
     types::{
         Expiration, Message, Value,
-        config::{Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy},
+        config::{Config, ConnectionConfig, PerformanceConfig, ReconnectError, ReconnectPolicy, Server},
     },
 };
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::{broadcast::error::RecvError, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{refusal, rights};
-use crate::{core::secret::Secret, restart, store::StoreError};
+use super::{address, refusal, rights};
+use crate::{restart, store::StoreError};
 
 /// Longest time that a call to Redis takes: 5 s.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +90,9 @@ pub(super) trait Purpose: Send + Sync + 'static {
 
     /// Messages were dropped.
     fn lagged(&self) {}
+
+    /// The connection was lost, or an attempt to make it has failed.
+    fn lost(&self) {}
 }
 
 /// The connection for everything but replies.
@@ -106,7 +109,7 @@ impl Purpose for Commands {
     }
 }
 
-/// One connection (in a cluster: one per node), for as long as this lives.
+/// One connection, for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<Shared>,
@@ -116,15 +119,25 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Shared {
     server: String,
-    is_clustered: bool,
+    is_in_cluster: bool,
     client: RwLock<Client>,
     health: Mutex<Health>,
-    /// Grows with every connect and every break.
+    /// What becomes of it, for those that wait.
+    link: watch::Sender<Link>,
+    /// Changes with every connect and every break. No two connections have the same.
     generation: AtomicU64,
     /// Whether something was answered since the last heartbeat.
     is_answering: AtomicBool,
     /// When refused writes were last logged, and their code.
     refusal_logged: Mutex<Option<(Instant, String)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// The first attempt is under way.
+    New,
+    Up,
+    Down,
 }
 
 #[derive(Debug)]
@@ -137,18 +150,28 @@ enum Health {
 impl Connection {
     /// Opens a connection on the current Tokio runtime, and returns at once.
     pub(super) fn open<P: Purpose>(config: &Config, purpose: P) -> Self {
+        Self::start(config, Arc::new(purpose), false)
+    }
+
+    /// Opens a connection to a node of a cluster.
+    pub(super) fn open_node<P: Purpose>(cluster: &Config, node: &Server, purpose: Arc<P>) -> Self {
+        Self::start(&address::node(cluster, node), purpose, true)
+    }
+
+    fn start<P: Purpose>(config: &Config, purpose: Arc<P>, is_in_cluster: bool) -> Self {
         let hosts = config.server.hosts();
         let server = hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let shared = Arc::new(Shared {
             server,
-            is_clustered: config.server.is_clustered(),
+            is_in_cluster,
             client: RwLock::new(build(config, P::BACKLOG)),
             health: Mutex::new(Health::Down { since: Instant::now(), error: "not connected yet".to_owned() }),
-            generation: AtomicU64::new(0),
+            link: watch::Sender::new(Link::New),
+            generation: AtomicU64::new(next_generation()),
             is_answering: AtomicBool::new(false),
             refusal_logged: Mutex::default(),
         });
-        let (supervised, purpose) = (Arc::clone(&shared), Arc::new(purpose));
+        let supervised = Arc::clone(&shared);
         let supervise = move || supervise(Arc::clone(&supervised), Arc::clone(&purpose));
         let supervisor = tokio::spawn(restart::run("redis connection", supervise));
         Self { shared, supervisor }
@@ -163,11 +186,38 @@ impl Connection {
         &self.shared.server
     }
 
+    pub(super) fn host(&self) -> &str {
+        self.server().rsplit_once(':').map_or("", |(host, _)| host)
+    }
+
     /// How long the connection has been up without a break or a refused write.
     pub(super) fn connected_for(&self) -> Option<Duration> {
         match &*self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) {
             Health::Up(since) => Some(since.elapsed()),
             Health::Refusing { .. } | Health::Down { .. } => None,
+        }
+    }
+
+    /// Waits for the outcome of the first attempt to connect. An error if there is no connection by then.
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        let mut link = self.shared.link.subscribe();
+        // Too late is as good as not at all.
+        let _ = timeout(COMMAND_TIMEOUT, link.wait_for(|link| *link != Link::New)).await;
+        self.away().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the connection is lost, or could not be made; returns what that means for a call.
+    pub(super) async fn lost(&self) -> StoreError {
+        // It cannot be closed: this has its sender.
+        let _ = self.shared.link.subscribe().wait_for(|link| *link == Link::Down).await;
+        self.away().unwrap_or_else(|| StoreError::Unavailable(format!("{}: disconnected", self.server())))
+    }
+
+    /// Why there is no connection, if there is none.
+    pub(super) fn away(&self) -> Option<StoreError> {
+        match &*self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) {
+            Health::Down { error, .. } => Some(StoreError::Unavailable(format!("{}: {error}", self.server()))),
+            _ => None,
         }
     }
 
@@ -193,10 +243,7 @@ impl Connection {
         if refusal::is_answer(code) && !TRANSIENT.contains(&code) {
             return StoreError::Refused(error.details().to_owned());
         }
-        match &*self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) {
-            Health::Down { error: reason, .. } => StoreError::Unavailable(format!("{}: {reason}", self.server())),
-            _ => StoreError::Unavailable(format!("{}: {}", self.server(), plain(error))),
-        }
+        self.away().unwrap_or_else(|| StoreError::Unavailable(format!("{}: {}", self.server(), plain(error))))
     }
 }
 
@@ -211,12 +258,13 @@ impl Shared {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*health, Health::Down { .. }) {
             *health = Health::Up(Instant::now());
+            self.link.send_replace(Link::Up);
             tracing::info!(event = "backend_connected", server = self.server, purpose, "connected to redis");
         }
     }
 
     fn down(&self, purpose: &str, error: String) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.store(next_generation(), Ordering::SeqCst);
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let (event, since) = match *health {
             Health::Up(_) | Health::Refusing { .. } => ("backend_disconnected", Instant::now()),
@@ -224,6 +272,7 @@ impl Shared {
         };
         tracing::warn!(event, server = self.server, purpose, error, "not connected to redis");
         *health = Health::Down { since, error };
+        self.link.send_replace(Link::Down);
     }
 
     /// A write was refused.
@@ -231,11 +280,11 @@ impl Shared {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let Health::Up(_) = *health else { return };
         let now = Instant::now();
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.store(next_generation(), Ordering::SeqCst);
         let mut logged = self.refusal_logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = |(at, of): &(Instant, String)| of == code && at.elapsed() < REFUSAL_LOG_INTERVAL;
         let is_news = !logged.as_ref().is_some_and(is_known);
-        *health = match self.is_clustered {
+        *health = match self.is_in_cluster {
             true => Health::Up(now),
             false => Health::Refusing { since: now, is_replica: code == refusal::REPLICA, is_logged: is_news },
         };
@@ -275,6 +324,12 @@ impl Shared {
     }
 }
 
+/// Another number than ever before in this process.
+fn next_generation() -> u64 {
+    static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+    GENERATIONS.fetch_add(1, Ordering::SeqCst)
+}
+
 fn build(config: &Config, backlog: usize) -> Client {
     let connection = ConnectionConfig {
         connection_timeout: COMMAND_TIMEOUT,
@@ -308,6 +363,7 @@ async fn supervise<P: Purpose>(shared: Arc<Shared>, purpose: Arc<P>) {
         let client = shared.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         let error = run(&client, &shared, &*purpose).await;
         shared.down(P::NAME, error);
+        purpose.lost();
         let fresh = client.clone_new();
         *shared.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         sleep(NEW_CLIENT_DELAY).await;
@@ -334,9 +390,10 @@ async fn run<P: Purpose>(client: &Client, shared: &Shared, purpose: &P) -> Strin
             biased;
             broken = errors.recv() => if let Ok((error, _)) = broken {
                 shared.down(P::NAME, plain(&error));
+                purpose.lost();
             },
             connected = connects.recv() => if !matches!(connected, Err(RecvError::Closed)) {
-                shared.generation.fetch_add(1, Ordering::SeqCst);
+                shared.generation.store(next_generation(), Ordering::SeqCst);
                 shared.up(P::NAME);
                 if let Err(error) = subscribe(client, purpose, &mut denied).await {
                     return format!("cannot subscribe: {error}");
@@ -425,23 +482,6 @@ async fn heartbeat(client: &Client, shared: &Shared, purpose: &str) {
             _ => {}
         }
     }
-}
-
-/// Reads an address.
-pub(super) fn parse(url: &Secret) -> Result<Config, StoreError> {
-    // fred quotes what it cannot read.
-    let refuse = |detail: &str| StoreError::Address { url: url.address(), detail: url.hide_in(detail) };
-    let scheme = url.expose().split_once("://").map(|(scheme, _)| scheme).ok_or_else(|| refuse("it has no scheme"))?;
-    let encrypted = match scheme {
-        "redis" | "redis-cluster" | "redis-sentinel" => false,
-        "rediss" | "rediss-cluster" | "rediss-sentinel" => true,
-        _ => return Err(refuse("its scheme is not redis, rediss, or one of them with -cluster or -sentinel")),
-    };
-    if encrypted && !cfg!(feature = "tls") {
-        return Err(refuse("rediss needs the feature `tls` of yadtq"));
-    }
-    let config = Config::from_url(url.expose()).map_err(|error| refuse(error.details()))?;
-    Ok(Config { fail_fast: false, ..config })
 }
 
 /// The error's text. fred quotes an I/O error as `Os { code: 111, kind: .., message: "Connection refused" }`.

@@ -4,16 +4,22 @@
 //!  RedisStore ── tasks, limits, .. ── call ──► connection ──► Redis        claim, finish, ..: answers
 //!             ── channels ───────────────────► connection ◄── Redis        published by `finish.lua`, `revoke.lua`, ..
 //! ```
-//! Each role of the store has a file, next to the scripts that it sends.
+//! Each role of the store has a file, next to the scripts that it sends. In a cluster there is a connection to each master, and
+//! only `connections`, `cluster` and `send` know that.
 //!
 //! Redis is authoritative on its own clock: a script takes the time from `TIME`. A call may reach Redis twice,
 //! because fred sends again after a reconnect; the transitions allow for it. When Redis does not answer, a call
 //! fails after 5 s, and the connection goes on trying.
 
+mod address;
 mod call;
 mod channels;
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod codec;
 mod connection;
+mod connections;
 #[cfg(test)]
 mod histories;
 mod keys;
@@ -23,7 +29,9 @@ mod periodic_tasks;
 mod refusal;
 mod registry;
 mod rights;
+mod send;
 mod server;
+mod slot_map;
 mod slots;
 #[cfg(test)]
 pub(super) mod stage;
@@ -43,12 +51,7 @@ use fred::{
     types::{ClusterHash, CustomCommand, config::Config},
 };
 
-use self::{
-    connection::{Commands, Connection},
-    keys::Keys,
-    registry::Heartbeats,
-    rights::Rights,
-};
+use self::{connection::Connection, connections::Connections, keys::Keys, registry::Heartbeats, rights::Rights};
 use super::{Store, StoreError, StoreInfo};
 use crate::core::{names::Namespace, secret::Secret};
 
@@ -56,12 +59,15 @@ use crate::core::{names::Namespace, secret::Secret};
 pub(crate) struct RedisStore {
     keys: Keys,
     config: Config,
-    connection: Connection,
+    connections: Connections,
     heartbeats: Heartbeats,
     rights: Arc<Rights>,
     is_clustered: bool,
     #[cfg(test)]
     prelude: std::sync::OnceLock<stage::Prelude>,
+    /// Leases are taken over from masters that were connected to just now.
+    #[cfg(test)]
+    trusts_new_masters: std::sync::atomic::AtomicBool,
 }
 
 impl RedisStore {
@@ -77,54 +83,60 @@ impl RedisStore {
     ///
     /// [`StoreError::Address`] if the address cannot be used.
     pub(crate) fn connect(url: &str, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
-        let config = connection::parse(&Secret::new(url))?;
+        let config = address::parse(&Secret::new(url))?;
         let is_clustered = config.server.is_clustered();
         let (keys, heartbeats) = (Keys::new(namespace), Heartbeats::default());
-        let connection = Connection::open(&config, Commands { probe: keys.probe() });
+        let connections = Connections::open(&config, keys.probe());
         Ok(Arc::new(Self {
             keys,
             config,
-            connection,
+            connections,
             heartbeats,
             rights: Arc::default(),
             is_clustered,
             #[cfg(test)]
             prelude: std::sync::OnceLock::new(),
+            #[cfg(test)]
+            trusts_new_masters: false.into(),
         }))
     }
 
     /// Turns fred's errors into ours.
-    fn store_error(&self) -> impl Fn(Error) -> StoreError {
-        |error| self.connection.error(&error)
+    fn store_error<'a>(&'a self, connection: &'a Connection) -> impl Fn(Error) -> StoreError + 'a {
+        |error| self.connections.error(connection, &error)
     }
 }
 
 /// Leaves out fred's configuration and client, which show passwords.
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("server", &self.connection.server()).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("servers", &self.config.server.hosts()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Store for RedisStore {
     async fn ping(&self) -> Result<StoreInfo, StoreError> {
-        let mut info = match self.connection.client().info::<String>(None).await {
-            Err(error) if rights::is_denied(error.details()) => server::unknown(self.connection.server()),
-            answer => server::describe(&answer.map_err(self.store_error())?, self.connection.server()),
+        let connection = self.connections.any().await?;
+        let mut info = match connection.client().info::<String>(None).await {
+            Err(error) if rights::is_denied(error.details()) => server::unknown(connection.server()),
+            answer => server::describe(&answer.map_err(self.store_error(&connection))?, connection.server()),
         };
+        let away = self.connections.away();
+        info.warnings.extend(away.iter().map(|error| format!("{error}: tasks whose ids belong to its slots wait")));
         info.warnings.extend(self.missing_rights().await?);
         Ok(info)
     }
 
     fn connected_for(&self) -> Option<Duration> {
-        self.connection.connected_for()
+        self.connections.connected_for()
     }
 
     async fn now_us(&self) -> Result<u64, StoreError> {
         let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
-        let (seconds, micros): (u64, u64) =
-            self.connection.client().custom(time, Vec::<String>::new()).await.map_err(self.store_error())?;
+        let connection = self.connections.any().await?;
+        let time = connection.client().custom(time, Vec::<String>::new()).await;
+        let (seconds, micros): (u64, u64) = time.map_err(self.store_error(&connection))?;
         Ok(seconds * 1_000_000 + micros)
     }
 }

@@ -35,7 +35,11 @@ impl PeriodicTasks for RedisStore {
             args.optional(optional(by.next).as_deref()).optional(optional(by.last).as_deref());
         };
         let answers = self.batch_of(&DECLARE, tasks, key, |_| (), each).await?;
-        self.list_names(tasks).await?;
+        match self.list_names(tasks).await {
+            // Its master is away; the next declaration lists them.
+            Err(error) if self.is_clustered && error.is_outage() => {}
+            listed => listed?,
+        }
         let known = |(by, [last, since]): (&Declaration, [Value; 2])| {
             let since = codec::text(&since).parse();
             let detail = || StoreError::WrongType { key: self.keys.tick(&by.name), detail: codec::text(&last) };
@@ -45,15 +49,19 @@ impl PeriodicTasks for RedisStore {
     }
 
     async fn periodics(&self) -> Result<Vec<(Arc<str>, Declared)>, StoreError> {
-        let client = &self.connection.client();
-        let names = client.zrange::<Vec<String>, _, _, _>(self.keys.ticks(), 0, -1, None, false, None, false);
-        let mut names = names.await.map_err(self.store_error())?;
+        let key = self.keys.ticks();
+        let connection = self.connections.of(&key).await?;
+        let names = connection.client().zrange::<Vec<String>, _, _, _>(key, 0, -1, None, false, None, false).await;
+        let mut names = names.map_err(self.store_error(&connection))?;
         names.sort_unstable();
-        let reads = names.into_iter().map(|name| async move {
-            let fields: HashMap<String, String> = client.hgetall(self.keys.tick(&name)).await?;
+        let reads = names.into_iter().map(async |name| {
+            let key = self.keys.tick(&name);
+            let connection = self.connections.of(&key).await?;
+            let fields = connection.client().hgetall::<HashMap<String, String>, _>(key).await;
+            let fields = fields.map_err(self.store_error(&connection))?;
             Ok(declared(&fields).map(|declared| (name.into(), declared)))
         });
-        let all = try_join_all(reads).await.map_err(self.store_error())?;
+        let all = try_join_all(reads).await?;
         Ok(all.into_iter().flatten().collect())
     }
 }

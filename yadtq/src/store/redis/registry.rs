@@ -8,10 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use fred::{
-    interfaces::{FredResult, HashesInterface, KeysInterface, SortedSetsInterface},
+    interfaces::{HashesInterface, KeysInterface, SortedSetsInterface},
     types::Value,
 };
 use serde_json::{Map, Value as Json};
+use tokio::time::timeout;
 
 use super::{
     RedisStore,
@@ -37,6 +38,8 @@ static LEAVE: Script = Script::new(&[DEAD, include_str!("lua/leave.lua")]);
 const INFO_INTERVAL: Duration = Duration::from_secs(2);
 /// The same, if nothing has changed.
 const SAME_INFO_INTERVAL: Duration = Duration::from_secs(20);
+/// Longest time that a heartbeat waits for that: 500 ms.
+const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 /// Fields that are text as they are; the others are written as JSON.
 const PLAIN: [&str; 3] = ["id", "host", "version"];
 
@@ -68,15 +71,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl Registry for RedisStore {
     async fn beat(&self, worker: &WorkerInfo, answered_ms: u64, lease_ms: u64) -> Result<Beaten, StoreError> {
-        let (beaten, ()) =
-            futures_util::try_join!(self.send_beat(worker, answered_ms, lease_ms), self.write_if_due(worker))?;
-        let (mut beaten, lost) = beaten;
+        // What readers see lies at another master of a cluster, which may be away or slow: it is written with a later heartbeat.
+        let info = timeout(INFO_TIMEOUT, self.write_if_due(worker));
+        let (beaten, written) = futures_util::join!(self.send_beat(worker, answered_ms, lease_ms), info);
+        let (mut beaten, lost) = beaten?;
+        if let Ok(Err(error)) = written
+            && !error.is_outage()
+        {
+            return Err(error);
+        }
         for (id, seen_at) in lost {
             // Nobody else learns of it from the store, even if what it said of itself cannot be read.
             let known = self.read_worker(&id, seen_at).await.ok().flatten();
             beaten.lost.push(known.unwrap_or_else(|| WorkerInfo { id: id.clone(), seen_at, ..WorkerInfo::default() }));
             // The hash lapses by itself.
-            let _ = self.connection.client().del::<(), _>(self.keys.worker(&id)).await;
+            let _ = self.forget_worker(&id).await;
         }
         Ok(beaten)
     }
@@ -86,15 +95,17 @@ impl Registry for RedisStore {
         let mut args = self.registry_keys();
         args.text(worker).number(USED_UP_MS).number(ttl::FLEET);
         self.send(&LEAVE, &[Call { args, keys: 4 }]).await?;
-        self.connection.client().del::<(), _>(self.keys.worker(worker)).await.map_err(self.store_error())
+        self.forget_worker(worker).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>, StoreError> {
-        let client = self.connection.client();
-        let beats = client.zrange::<Vec<(String, u64)>, _, _, _>(self.keys.workers(), 0, -1, None, false, None, true);
-        let beats = beats.await.map_err(self.store_error())?;
+        let key = self.keys.workers();
+        let connection = self.connections.of(&key).await?;
+        let beats =
+            connection.client().zrange::<Vec<(String, u64)>, _, _, _>(key, 0, -1, None, false, None, true).await;
+        let beats = beats.map_err(self.store_error(&connection))?;
         let reads = beats.iter().map(|(id, seen_at)| self.read_worker(id, *seen_at));
-        let infos = futures_util::future::try_join_all(reads).await.map_err(self.store_error())?;
+        let infos = futures_util::future::try_join_all(reads).await?;
         Ok(infos.into_iter().flatten().collect())
     }
 }
@@ -118,14 +129,17 @@ impl RedisStore {
     async fn send_beat(
         &self, worker: &WorkerInfo, answered_ms: u64, lease_ms: u64,
     ) -> Result<(Beaten, Vec<(String, u64)>), StoreError> {
-        let generation = self.connection.generation();
-        let since_ms = self.heartbeats.since_ms(generation);
+        let registry = self.keys.workers();
+        let generation = self.connections.generation(&registry);
+        let since_ms = generation.and_then(|generation| self.heartbeats.since_ms(generation));
         let id: WorkerId = worker.id.as_str().into();
         let may_listen = self.rights.may_subscribe();
         let by = Beat { worker: &id, since_ms, answered_ms, lease_ms, may_listen };
         let (beaten, lost) = self.beat_by(&by).await?;
         let is_first = since_ms.is_none() || by.was_away(beaten.now_us / 1_000);
-        if is_first && generation == self.connection.generation() {
+        if let Some(generation) = generation.filter(|_| is_first)
+            && self.connections.generation(&registry) == Some(generation)
+        {
             *lock(&self.heartbeats.since) = Some((generation, beaten.now_us / 1_000));
         }
         Ok((beaten, lost))
@@ -181,9 +195,18 @@ impl RedisStore {
         self.send(&DESCRIBE, &[Call { args, keys: 1 }]).await.map(drop)
     }
 
+    async fn forget_worker(&self, id: &str) -> Result<(), StoreError> {
+        let key = self.keys.worker(id);
+        let connection = self.connections.of(&key).await?;
+        connection.client().del::<(), _>(key).await.map_err(self.store_error(&connection))
+    }
+
     /// A worker's hash; `None` if it has lapsed or is written in a way that this version can't read.
-    async fn read_worker(&self, id: &str, seen_at: u64) -> FredResult<Option<WorkerInfo>> {
-        let fields: Vec<(String, String)> = self.connection.client().hgetall(self.keys.worker(id)).await?;
+    async fn read_worker(&self, id: &str, seen_at: u64) -> Result<Option<WorkerInfo>, StoreError> {
+        let key = self.keys.worker(id);
+        let connection = self.connections.of(&key).await?;
+        let fields = connection.client().hgetall::<Vec<(String, String)>, _>(key).await;
+        let fields = fields.map_err(self.store_error(&connection))?;
         let mut json = Map::new();
         for (name, text) in fields {
             let value = if PLAIN.contains(&&*name) { Json::String(text) } else { text.parse().unwrap_or_default() };

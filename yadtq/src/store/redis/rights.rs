@@ -80,11 +80,14 @@ impl RedisStore {
                 Err(StoreError::Refused(reply)) if is_denied(&reply) => {
                     missing.push(format!("this user may not run a script: {reply}; allow +eval +evalsha +script|load"));
                 }
+                // Its master is away, which is reported with the masters.
+                Err(error) if self.is_clustered && error.is_outage() => {}
                 Err(error) => return Err(error),
             }
         }
         let channel = self.keys.reply("probe");
-        match self.connection.client().publish::<(), _, _>(&channel, "").await {
+        let connection = self.connections.any().await?;
+        match connection.client().publish::<(), _, _>(&channel, "").await {
             Err(error) if is_denied(error.details()) && error.details().contains("channels") => {
                 missing.push(format!(
                     "this user may not use the channel {channel}: results and revocations come late, dead workers are noticed \
@@ -93,7 +96,7 @@ impl RedisStore {
                 ));
             }
             Err(error) if is_denied(error.details()) => missing.push(may_not_run("PUBLISH")),
-            answer => answer.map_err(self.store_error())?,
+            answer => answer.map_err(self.store_error(&connection))?,
         }
         missing.sort_unstable();
         missing.dedup();

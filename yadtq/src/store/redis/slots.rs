@@ -63,7 +63,8 @@ impl Slots for RedisStore {
     }
 
     async fn send(&self, messages: &[(WorkerId, WorkerMessage)]) -> Answers<bool> {
-        let client = self.connection.client();
+        let connection = self.connections.any().await?;
+        let client = connection.client();
         let once = Options { max_attempts: Some(1), fail_fast: true, ..Options::default() };
         let client = client.with_options(&once);
         let sends = messages.iter().map(async |(to, message)| {
@@ -75,7 +76,7 @@ impl Slots for RedisStore {
                     }
                     return Ok(false);
                 }
-                answer => answer.map_err(self.store_error())?,
+                answer => answer.map_err(self.store_error(&connection))?,
             };
             // In a cluster a node knows of its own subscribers only.
             Ok(receivers > 0 || self.is_clustered)

@@ -104,11 +104,11 @@ impl Stage {
     /// Sets the clock, to the last µs of a ms.
     pub(in crate::store) async fn set_clock(&self, now_ms: u64) {
         let time = vec![("s", now_ms / 1_000), ("us", now_ms % 1_000 * 1_000 + 999)];
-        self.redis.connection.client().hset::<(), _, _>(self.key("clock"), time).await.unwrap();
+        self.redis.client().await.hset::<(), _, _>(self.key("clock"), time).await.unwrap();
     }
 
     pub(super) async fn subscribe(&self, channel: String, is_subscribed: bool) {
-        let client = self.redis.connection.client();
+        let client = self.redis.client().await;
         if is_subscribed {
             client.hset::<(), _, _>(self.key("subscribed"), (channel, 1)).await.unwrap();
         } else {
@@ -125,12 +125,12 @@ impl Stage {
     }
 
     pub(super) async fn forget(&self, keys: Vec<String>) {
-        self.redis.connection.client().del::<(), _>(keys).await.unwrap();
+        self.redis.client().await.del::<(), _>(keys).await.unwrap();
     }
 
     /// What was published since the last look: channels and messages.
     async fn take_messages(&self) -> Vec<(String, Bytes)> {
-        let (client, key) = (self.redis.connection.client(), self.key("messages"));
+        let (client, key) = (self.redis.client().await, self.key("messages"));
         let range = CustomCommand::new_static("LRANGE", None, false);
         let messages: Vec<Bytes> = client.custom(range, vec![&key, "0", "-1"]).await.unwrap();
         if !messages.is_empty() {
@@ -165,11 +165,11 @@ impl Stage {
     /// When the records of these tasks are forgotten, in ms, as far as a script has said so.
     pub(in crate::store) async fn expiries(&self, ids: &[TaskId]) -> Vec<Option<u64>> {
         let keys: Vec<_> = ids.iter().map(|id| self.redis.keys.task(id)).collect();
-        self.redis.connection.client().hmget(self.key("expiries"), keys).await.unwrap()
+        self.redis.client().await.hmget(self.key("expiries"), keys).await.unwrap()
     }
 
     pub(in crate::store) async fn set_expiry(&self, id: &TaskId, at: Option<u64>) {
-        let (client, key) = (self.redis.connection.client(), self.redis.keys.task(id));
+        let (client, key) = (self.redis.client().await, self.redis.keys.task(id));
         match at {
             Some(at) => client.hset::<(), _, _>(self.key("expiries"), (key, at)).await.unwrap(),
             None => client.hdel::<(), _, _>(self.key("expiries"), key).await.unwrap(),
@@ -194,18 +194,18 @@ impl Stage {
             self.redis.spoil(id).await;
         } else {
             self.add_fields(id, fields).await;
-            self.redis.connection.client().expire::<(), _>(self.redis.keys.task(id), 60, None).await.unwrap();
+            self.redis.client().await.expire::<(), _>(self.redis.keys.task(id), 60, None).await.unwrap();
         }
     }
 
     pub(in crate::store) async fn add_fields(&self, id: &TaskId, fields: &[(&'static str, &'static str)]) {
-        let client = self.redis.connection.client();
+        let client = self.redis.client().await;
         client.hset::<(), _, _>(self.redis.keys.task(id), fields.to_vec()).await.unwrap();
     }
 
     /// Everything at the key of a task, in Redis's own format.
     pub(in crate::store) async fn contents(&self, id: &TaskId) -> Option<Bytes> {
         let dump = CustomCommand::new_static("DUMP", None, false);
-        self.redis.connection.client().custom(dump, vec![self.redis.keys.task(id)]).await.unwrap()
+        self.redis.client().await.custom(dump, vec![self.redis.keys.task(id)]).await.unwrap()
     }
 }

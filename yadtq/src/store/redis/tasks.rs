@@ -1,13 +1,13 @@
 //! Tasks in Redis: a hash each, every transition a script.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fred::types::Value;
 
 use super::{
     RedisStore,
-    call::{Args, BYTES_PER_CALL, Script, read},
+    call::{Args, BYTES_PER_CALL, Layout, Resend, Script, read},
     codec,
 };
 use crate::{
@@ -210,8 +210,11 @@ impl Tasks for RedisStore {
 impl RedisStore {
     async fn claim_calls(&self, by: &Claimer, slots: u32, asks: &[(TaskId, Arc<ClaimRequest>)]) -> Answers<[Value; 3]> {
         let (channel, id_at) = (self.keys.reply_prefix(), self.keys.task_prefix().len() + 1);
-        let shared = |args: &mut Args| {
-            args.text(&by.worker).number(by.lease_ms).number(u8::from(by.take_over)).number(slots);
+        let lease = Duration::from_millis(by.lease_ms);
+        let shared = |args: &mut Args, (id, _): &(TaskId, Arc<ClaimRequest>)| {
+            // In a cluster one master may have been away: those who hold its leases extend them first.
+            let take_over = by.take_over && (!self.is_clustered || self.has_been_up(id, lease));
+            args.text(&by.worker).number(by.lease_ms).number(u8::from(take_over)).number(slots);
             args.number(by.max_deliveries).number(ttl::WAITING).number(ttl::RESULT).text(&channel).number(id_at);
         };
         let each = |args: &mut Args, (_, ask): &(TaskId, Arc<ClaimRequest>)| {
@@ -222,7 +225,17 @@ impl RedisStore {
         };
         // In a cluster it lies in another slot.
         let dead = (!self.is_clustered).then(|| self.keys.workers_part("dead"));
-        self.batch_with(&CLAIM, asks, key, dead.as_deref(), shared, each).await
+        let layout = Layout { keys: key, last_key: dead.as_deref(), shared, each };
+        self.send_batch(&CLAIM, asks, &layout, Resend::AfterReconnect).await
+    }
+
+    /// Whether the connection to the master that has this task has been up for a lease.
+    fn has_been_up(&self, id: &TaskId, lease: Duration) -> bool {
+        #[cfg(test)]
+        if self.trusts_new_masters.load(std::sync::atomic::Ordering::Relaxed) {
+            return true;
+        }
+        self.connections.connected_to(&self.keys.task(id)).is_some_and(|up| up >= lease)
     }
 
     fn claimed(&self, (id, ask): &(TaskId, Arc<ClaimRequest>), answer: &[Value]) -> Result<codec::Claimed, StoreError> {

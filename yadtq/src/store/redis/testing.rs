@@ -13,15 +13,16 @@ use std::{
 use async_trait::async_trait;
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, HashesInterface, KeysInterface},
-    types::{ClusterHash, CustomCommand, Expiration, config::Config},
+    interfaces::{ClientLike, FredResult, HashesInterface, KeysInterface},
+    types::{CustomCommand, Expiration, Value, config::Config},
+    util::redis_keyslot,
 };
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
 };
 
-use super::RedisStore;
+use super::{RedisStore, connections::Connections};
 use crate::{
     core::{
         lifecycle::{FollowUp, TaskState},
@@ -61,10 +62,32 @@ pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     timeout(Duration::from_secs(20), poll).await.unwrap_or_else(|_| panic!("not {what} within 20 s"));
 }
 
+impl RedisStore {
+    /// A client of any server.
+    pub(super) async fn client(&self) -> Client {
+        self.connections.any().await.unwrap().client()
+    }
+
+    /// A client of each server.
+    fn clients(&self) -> Vec<Client> {
+        let all = match &self.connections {
+            Connections::One(connection) => vec![Arc::clone(connection)],
+            Connections::Cluster(cluster) => cluster.masters.by_age(),
+        };
+        all.iter().map(|connection| connection.client()).collect()
+    }
+
+    /// A client of the server that has this key.
+    pub(super) async fn client_of(&self, key: &str) -> Client {
+        self.connections.of(key).await.unwrap().client()
+    }
+}
+
 #[async_trait]
 impl Subject for RedisStore {
     async fn plant(&self, id: &TaskId, state: Option<TaskState>) {
-        let (client, key) = (self.connection.client(), self.keys.task(id));
+        let key = self.keys.task(id);
+        let client = self.client_of(&key).await;
         client.del::<(), _>(&key).await.unwrap();
         if let Some(state) = state {
             client.hset::<(), _, _>(&key, fields(&state)).await.unwrap();
@@ -73,15 +96,16 @@ impl Subject for RedisStore {
     }
 
     async fn without_ttl(&self) -> Vec<String> {
-        let client = self.connection.client();
-        let command = CustomCommand::new_static("KEYS", ClusterHash::Random, false);
-        // Not every user of the tests may ask.
-        let keys: Vec<String> =
-            client.custom(command, vec![format!("*{}*", self.keys.namespace())]).await.unwrap_or_default();
+        let pattern = format!("*{}*", self.keys.namespace());
         let mut kept = Vec::new();
-        for key in keys {
-            if client.pttl::<i64, _>(&key).await.unwrap() == -1 {
-                kept.push(key);
+        for client in self.clients() {
+            let command = CustomCommand::new_static("KEYS", None, false);
+            // Not every user of the tests may ask.
+            let keys: Vec<String> = client.custom(command, vec![&pattern]).await.unwrap_or_default();
+            for key in keys {
+                if client.pttl::<i64, _>(&key).await.unwrap() == -1 {
+                    kept.push(key);
+                }
             }
         }
         kept
@@ -92,22 +116,24 @@ impl Subject for RedisStore {
     }
 
     async fn ttl_ms(&self, id: &TaskId) -> u64 {
-        self.connection.client().pttl(self.keys.task(id)).await.unwrap()
+        let key = self.keys.task(id);
+        self.client_of(&key).await.pttl(key).await.unwrap()
     }
 
     async fn spoil(&self, id: &TaskId) -> bool {
-        let expire = Some(Expiration::EX(60));
-        self.connection.client().set::<(), _, _>(self.keys.task(id), "3", expire, None, false).await.unwrap();
+        let (key, expire) = (self.keys.task(id), Some(Expiration::EX(60)));
+        self.client_of(&key).await.set::<(), _, _>(key, "3", expire, None, false).await.unwrap();
         true
     }
 
     async fn forget_owners(&self, topic: &str) {
-        self.connection.client().del::<(), _>(self.owners_keys(topic)).await.unwrap();
+        let client = self.client_of(&self.keys.owners(topic)).await;
+        client.del::<(), _>(self.owners_keys(topic)).await.unwrap();
     }
 
     async fn spoil_owners(&self, topic: &str) -> bool {
         let (key, expire) = (self.keys.owners(topic), Some(Expiration::EX(60)));
-        self.connection.client().set::<(), _, _>(key, "3", expire, None, false).await.unwrap();
+        self.client_of(&key).await.set::<(), _, _>(key, "3", expire, None, false).await.unwrap();
         true
     }
 }
@@ -152,19 +178,20 @@ fn format_follow_up(follow_up: FollowUp) -> String {
     }
 }
 
-/// A store on a cluster: one node that has every slot, and is as strict about them as many. The tests that run
-/// at the same time share it, because it takes 2 s to be ready.
+/// A store on a cluster of three masters. The tests that run at the same time share it, because it takes 2 s to be ready.
 pub(in crate::store) async fn cluster_for_test() -> OnOwnServer {
-    static SHARED: Mutex<Weak<OwnServer>> = Mutex::const_new(Weak::new());
+    static SHARED: Mutex<Weak<OwnCluster>> = Mutex::const_new(Weak::new());
     let mut shared = SHARED.lock().await;
-    let server = match shared.upgrade() {
-        Some(server) => server,
-        None => Arc::new(start_cluster().await),
+    let cluster = match shared.upgrade() {
+        Some(cluster) => cluster,
+        None => Arc::new(OwnCluster::start().await),
     };
-    *shared = Arc::downgrade(&server);
+    *shared = Arc::downgrade(&cluster);
     drop(shared);
-    let store = connected(&server.url().replace("redis://", "redis-cluster://")).await;
-    OnOwnServer { store, _server: server }
+    let store = connected(&cluster.url()).await;
+    // The suite has no time to wait for a lease.
+    store.trusts_new_masters.store(true, std::sync::atomic::Ordering::Relaxed);
+    OnOwnServer { store, _server: cluster }
 }
 
 /// A store as a user that has the rights in the guide, but for channels, and that of the tests to look at TTLs.
@@ -184,28 +211,10 @@ pub(in crate::store) async fn restricted_for_test() -> OnOwnServer {
     OnOwnServer { store, _server: server }
 }
 
-async fn start_cluster() -> OwnServer {
-    let bus = free_port().to_string();
-    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-announce-ip", "127.0.0.1"];
-    let server = OwnServer::with(&options).await;
-    let client = Client::new(Config::from_url(&server.url()).unwrap(), None, None, None);
-    let running = client.init().await.unwrap();
-    let cluster = async |arguments: &[&str]| {
-        let command = CustomCommand::new_static("CLUSTER", None, false);
-        client.custom::<String, _>(command, arguments.to_vec()).await.unwrap()
-    };
-    cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
-    while !cluster(&["INFO"]).await.contains("cluster_state:ok") {
-        sleep(Duration::from_millis(20)).await;
-    }
-    running.abort();
-    server
-}
-
 /// A store, and the server that ends with it.
 pub(in crate::store) struct OnOwnServer {
     store: Arc<RedisStore>,
-    _server: Arc<OwnServer>,
+    _server: Arc<dyn Send + Sync>,
 }
 
 impl Deref for OnOwnServer {
@@ -215,6 +224,85 @@ impl Deref for OnOwnServer {
         &self.store
     }
 }
+
+/// A cluster of the test's own: three masters without replicas.
+pub(super) struct OwnCluster {
+    pub(super) masters: Vec<OwnServer>,
+}
+
+impl OwnCluster {
+    pub(super) async fn start() -> Self {
+        let mut masters = Vec::new();
+        for _ in 0..3 {
+            masters.push(Self::node().await);
+        }
+        let cluster = Self { masters };
+        for (at, master) in (0..).zip(&cluster.masters) {
+            let range = (at * SLOTS / 3, (at + 1) * SLOTS / 3 - 1);
+            master.command(&format!("CLUSTER ADDSLOTSRANGE {} {}", range.0, range.1)).await.unwrap();
+            // Their epochs differ from the start, so nothing has to be agreed on.
+            master.command(&format!("CLUSTER SET-CONFIG-EPOCH {}", at + 1)).await.unwrap();
+            cluster.meet(master).await;
+        }
+        cluster.until_joined(3).await;
+        cluster
+    }
+
+    /// A node that belongs to no cluster yet.
+    pub(super) async fn node() -> OwnServer {
+        let bus = free_port().to_string();
+        OwnServer::with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-announce-ip",
+            "127.0.0.1",
+            "--cluster-node-timeout",
+            "3000",
+            "--cluster-require-full-coverage",
+            "no",
+        ])
+        .await
+    }
+
+    /// Makes a node known to the others.
+    pub(super) async fn meet(&self, node: &OwnServer) {
+        let bus = node.options.iter().skip_while(|option| *option != "--cluster-port").nth(1).unwrap();
+        self.masters[0].command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port)).await.unwrap();
+    }
+
+    /// Waits until each master knows all slots, and is connected to so many nodes: until then messages are lost.
+    pub(super) async fn until_joined(&self, count: usize) {
+        for master in &self.masters {
+            let says = async |what: &str| master.command(what).await.unwrap().as_string().unwrap();
+            let is_joined = async || {
+                let info = says("CLUSTER INFO").await;
+                let nodes = says("CLUSTER NODES").await;
+                ["cluster_state:ok", "cluster_slots_assigned:16384"].iter().all(|line| info.contains(line))
+                    && nodes.matches(" connected").count() == count
+                    && !nodes.contains("handshake")
+            };
+            while !is_joined().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    pub(super) fn url(&self) -> String {
+        let nodes: Vec<_> = self.masters.iter().map(|master| format!("127.0.0.1:{}", master.port)).collect();
+        format!("redis-cluster://{}?node={}&node={}", nodes[0], nodes[1], nodes[2])
+    }
+}
+
+/// Which master has this key, in a cluster that is as it was made.
+pub(super) fn master_of(key: &str) -> usize {
+    let slot = u32::from(redis_keyslot(key.as_bytes()));
+    (0..3).position(|at| slot < (at + 1) * SLOTS / 3).unwrap()
+}
+
+/// Slots of a cluster.
+const SLOTS: u32 = 16_384;
 
 /// A Redis of the test's own, to be stopped and started.
 pub(super) struct OwnServer {
@@ -230,7 +318,7 @@ impl OwnServer {
         Self::with(&[]).await
     }
 
-    async fn with(options: &[&str]) -> Self {
+    pub(super) async fn with(options: &[&str]) -> Self {
         let port = free_port();
         let directory = std::env::temp_dir().join(format!("yadtq-test-{}", TaskId::new()));
         std::fs::create_dir(&directory).unwrap();
@@ -257,6 +345,21 @@ impl OwnServer {
 
     pub(super) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends one command.
+    pub(super) async fn command(&self, words: &str) -> FredResult<Value> {
+        let client = Client::new(Config::from_url(&self.url()).unwrap(), None, None, None);
+        let running = client.init().await.unwrap();
+        let mut words = words.split(' ').map(str::to_owned);
+        let command = CustomCommand::new(words.next().unwrap(), None, false);
+        let answer = client.custom(command, words.collect::<Vec<_>>()).await;
+        running.abort();
+        answer
     }
 
     /// Sends its process a signal.

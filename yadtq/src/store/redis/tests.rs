@@ -3,7 +3,6 @@
 
 use std::{
     net::TcpListener,
-    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use tokio::time::timeout;
 use super::{
     RedisStore,
     call::BYTES_PER_CALL,
-    testing::{OwnServer, cluster_for_test, connected, fresh_namespace, redis_for_test, restricted_for_test, until},
+    testing::{OwnServer, connected, fresh_namespace, redis_for_test, restricted_for_test, until},
 };
 use crate::{
     core::{
@@ -40,7 +39,7 @@ use crate::{
 
 const WITHIN: Duration = Duration::from_secs(20);
 
-fn claimer() -> Claimer {
+pub(super) fn claimer() -> Claimer {
     Claimer { worker: "w1".into(), lease_ms: 6_000, take_over: true, quarantine: 1, max_deliveries: 5 }
 }
 
@@ -53,7 +52,7 @@ fn success(lease: Lease, result: &str) -> Finish {
 }
 
 /// The whole life of a task.
-async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreError> {
+pub(super) async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreError> {
     let task = Submission { id: id.clone(), task: "add".into(), queue: "default".into(), reply_to: None, eta: None };
     store.submit(&[task]).await?;
     let ask = Arc::new(ClaimRequest { seq: 1, attempt: 1, nonce: 1, task: "add".into(), queue: "default".into() });
@@ -67,14 +66,14 @@ async fn run(store: &RedisStore, id: &TaskId, result: &str) -> Result<(), StoreE
 /// Changes a setting of the server.
 async fn set(store: &RedisStore, setting: &str, value: &str) {
     let config = fred::types::CustomCommand::new_static("CONFIG", None, false);
-    store.connection.client().custom::<(), _>(config, vec!["SET", setting, value]).await.unwrap();
+    store.client().await.custom::<(), _>(config, vec!["SET", setting, value]).await.unwrap();
 }
 
-async fn next(replies: &mut Box<dyn NoticeReceiver>) -> Notice {
+pub(super) async fn next(replies: &mut Box<dyn NoticeReceiver>) -> Notice {
     timeout(WITHIN, replies.next()).await.expect("a notice in time")
 }
 
-fn reply(id: TaskId, result: &str) -> Notice {
+pub(super) fn reply(id: TaskId, result: &str) -> Notice {
     Notice::Replies(vec![Reply { id, task: None, status: Status::Success, result: Some(result.into()), error: None }])
 }
 
@@ -85,7 +84,7 @@ async fn a_finished_small_task_takes_at_most_400_bytes() {
     run(&store, &id, "3").await.unwrap();
     let usage = fred::types::CustomCommand::new_static("MEMORY", None, false);
     let arguments = vec!["USAGE".to_owned(), key(&id)];
-    let bytes: u64 = store.connection.client().custom(usage, arguments).await.unwrap();
+    let bytes: u64 = store.client().await.custom(usage, arguments).await.unwrap();
     assert!(bytes <= 400, "{bytes} bytes");
 }
 
@@ -110,7 +109,7 @@ async fn a_finished_task_keeps_nothing_transient() {
         }
         // Until its dead letter is published, the record says who does that.
         drop(store.dead_lettered(&[(id.clone(), 1)]).await.unwrap());
-        let fields: Vec<String> = store.connection.client().hkeys(store.keys.task(&id)).await.unwrap();
+        let fields: Vec<String> = store.client().await.hkeys(store.keys.task(&id)).await.unwrap();
         let transient =
             ["worker", "nonce", "lease-until", "revoke", "waiters", "watchers", "progress", "progress-number"];
         assert!(fields.contains(&"finished-at".to_owned()), "{end}: {fields:?}");
@@ -135,7 +134,7 @@ async fn a_declaration_is_forgotten_some_days_after_its_next_tick() {
         now,
     };
     store.declare(std::slice::from_ref(&by)).await.unwrap().remove(0).unwrap();
-    let client = store.connection.client();
+    let client = store.client().await;
     let left: u64 = client.pttl(store.keys.tick("nightly")).await.unwrap();
     assert!((ttl::WAITING + 86_390_000..=ttl::WAITING + 86_400_000).contains(&left), "{left}");
     // The list forgets it with the next declaration of anything.
@@ -156,7 +155,7 @@ async fn a_declaration_is_forgotten_some_days_after_its_next_tick() {
 async fn a_key_that_holds_something_else_fails_alone() {
     let store = redis_for_test().await;
     let keys = ["a", "list", "text", "b"].map(|key| UniqueKey { task: "add".into(), key: key.into() });
-    let client = store.connection.client();
+    let client = store.client().await;
     client.hset::<(), _, _>(store.keys.unique(&keys[1]), ("field", "3")).await.unwrap();
     client.set::<(), _, _>(store.keys.unique(&keys[2]), "something", None, None, false).await.unwrap();
     let id = TaskId::new();
@@ -195,7 +194,7 @@ async fn scripts_that_the_server_forgot_are_not_missed() {
     let server = OwnServer::start().await;
     let store = connected(&server.url()).await;
     run(&store, &TaskId::new(), "3").await.unwrap();
-    store.connection.client().script_flush(false).await.unwrap();
+    store.client().await.script_flush(false).await.unwrap();
     run(&store, &TaskId::new(), "3").await.unwrap();
 }
 
@@ -208,7 +207,7 @@ async fn a_server_without_room_can_still_be_read() {
     let (task, queue) = ("add".into(), "default".into());
     store.submit(&[Submission { id: ids[1].clone(), task, queue, reply_to: None, eta: None }]).await.unwrap();
     let config = CustomCommand::new_static("CONFIG", None, false);
-    store.connection.client().custom::<(), _>(config, vec!["SET", "maxmemory", "1"]).await.unwrap();
+    store.client().await.custom::<(), _>(config, vec!["SET", "maxmemory", "1"]).await.unwrap();
     let client = "waits".into();
     for read in [store.read(&ids, Some(&client)).await, store.watch(&ids, &client).await] {
         let statuses = read.unwrap().into_iter().map(|state| state.unwrap().unwrap().status);
@@ -257,7 +256,7 @@ async fn a_server_that_comes_up_later_is_found() {
 
 /// The script calls since the last count, on a server of the test's own.
 async fn calls(store: &RedisStore) -> usize {
-    let client = store.connection.client();
+    let client = store.client().await;
     let stats: String = client.info(Some(fred::types::InfoKind::CommandStats)).await.unwrap();
     let counts = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
     let count = counts.filter_map(|rest| rest.split(',').next()?.parse::<usize>().ok()).sum();
@@ -319,24 +318,6 @@ async fn no_call_moves_more_than_a_megabyte_and_one_task() {
     assert_eq!(calls(&store).await, 4);
 }
 
-/// In a cluster each task is a call of its own.
-#[tokio::test]
-async fn a_call_that_fails_fails_alone() {
-    let admin = cluster_for_test().await;
-    let user = vec!["SETUSER", "half", "on", ">password", "+@all", "~*{a*"];
-    let acl = fred::types::CustomCommand::new_static("ACL", None, false);
-    admin.connection.client().custom::<(), _>(acl, user).await.unwrap();
-    let store = connected(&format!("redis-cluster://half:password@{}", admin.connection.server())).await;
-    let ids = ["a1", "b1", "a2"].map(|id| TaskId::from_str(id).unwrap());
-    let ask = Arc::new(ClaimRequest { seq: 1, attempt: 1, nonce: 1, task: "add".into(), queue: "default".into() });
-    let claims = store.claim(&claimer(), &ids.clone().map(|id| (id, Arc::clone(&ask)))).await.unwrap();
-    let is_granted = |claim: &Result<Claim, _>| matches!(claim, Ok(Claim::Granted { .. }));
-    assert!(is_granted(&claims[0]) && claims[1].is_err() && is_granted(&claims[2]), "{claims:?}");
-    let read = store.read(&ids, Some(&"client".into())).await.unwrap();
-    assert!(matches!(read[..], [Ok(Some(_)), Err(_), Ok(Some(_))]), "{read:?}");
-    assert!(store.read(&ids[1..2], None).await.is_err(), "nothing is known of any");
-}
-
 /// It is no fault of any key, so the whole call fails, and can be sent again.
 #[tokio::test]
 async fn a_server_that_takes_no_writes_counts_as_away_and_can_be_read() {
@@ -389,12 +370,12 @@ async fn a_server_that_takes_no_writes_counts_as_away_and_can_be_read() {
     for state in store.read(&[id, waits], Some(&"client".into())).await.unwrap() {
         assert!(state.unwrap().is_some(), "reads work, even of a client that waits");
     }
-    let generation = store.connection.generation();
+    let generation = store.connections.generation("").unwrap();
     let allowed = Instant::now();
     set(&store, "min-replicas-to-write", "0").await;
     until("connected again", || store.connected_for().is_some()).await;
     assert!(store.connected_for().unwrap() < allowed.elapsed(), "it starts over");
-    assert_eq!(store.connection.generation(), generation);
+    assert_eq!(store.connections.generation("").unwrap(), generation);
     run(&store, &TaskId::new(), "3").await.unwrap();
 }
 
@@ -528,7 +509,7 @@ async fn an_address_that_cannot_be_used_is_named_without_its_password() {
 async fn late_tasks_leave_a_line_and_a_clock_that_goes_back_delays_nobody() {
     const HOUR_US: u64 = 3_600_000_000;
     let store = redis_for_test().await;
-    let client = store.connection.client();
+    let client = store.client().await;
     let (line, back) = (store.keys.rate("l:}") + ":line", store.keys.rate("l:}") + ":back");
     let ask = async |task: &str| {
         let (task, rate, arrival) = (task.parse().unwrap(), Rate::per_minute(1), Arrival::New);

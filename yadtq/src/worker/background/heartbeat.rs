@@ -106,8 +106,11 @@ impl Heartbeat {
         let Beaten { now_us, is_subscribed, lost, look_again_ms, .. } = match answer {
             Ok(beaten) => beaten,
             Err(error) => {
-                warn!(event = "heartbeat_failed", worker = %self.worker, %error, "trying again");
-                self.is_connected = false;
+                // Of a cluster, the master that has the registry may be away for long.
+                match std::mem::replace(&mut self.is_connected, false) || !error.is_outage() {
+                    true => warn!(event = "heartbeat_failed", worker = %self.worker, %error, "trying again"),
+                    false => debug!(event = "heartbeat_failed", worker = %self.worker, %error, "trying again"),
+                }
                 return false;
             }
         };

@@ -177,6 +177,8 @@ impl Completer {
         out: &mut Effects,
     ) {
         let mut given_back = 0;
+        // In a cluster, of those whose master is away.
+        let mut held: Option<(usize, StoreError)> = None;
         for (pending, answer) in batch.into_iter().zip(answers) {
             match answer {
                 Ok(Finished::Revoking) => {
@@ -196,19 +198,20 @@ impl Completer {
                     }
                 }
                 Err(error) => {
-                    match error.is_outage() {
-                        true => warn!(event = "results_held", worker = %self.worker, tasks = 1, %error,
-                            "they are written when it is back"),
-                        false => {
-                            error!(event = "result_refused", worker = %self.worker, task_id = %pending.run.task, %error,
-                            "it is held until this is fixed")
-                        }
+                    if error.is_outage() {
+                        held.get_or_insert_with(|| (0, error.clone())).0 += 1;
+                    } else {
+                        error!(event = "result_refused", worker = %self.worker, task_id = %pending.run.task, %error,
+                            "it is held until this is fixed");
                     }
                     if let Some(pending) = self.failed_to_record(pending, &error, table, out) {
                         self.refused.set(now.at, REFUSED_DELAY, pending);
                     }
                 }
             }
+        }
+        if let Some((tasks, error)) = held {
+            warn!(event = "results_held", worker = %self.worker, tasks, %error, "they are written when it is back");
         }
         if given_back > 0 {
             info!(event = "tasks_handed_back", worker = %self.worker, tasks = given_back, "handed back");

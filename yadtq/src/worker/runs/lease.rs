@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::lifecycle::Extended,
-    store::{Answers, Lease},
+    store::{Answers, Lease, StoreError},
     worker::{
         effect::{Effect, Effects, Ended},
         job::RunId,
@@ -95,6 +95,8 @@ impl Runs {
                 return;
             }
         };
+        // In a cluster, of those whose master is away.
+        let mut unanswered: Option<(usize, StoreError)> = None;
         for (lease, answer) in leases.iter().zip(answers) {
             let id = RunId { task: lease.id.clone(), token: lease.held.token };
             match answer {
@@ -104,11 +106,16 @@ impl Runs {
                     self.revoke(&id, now, out);
                 }
                 Ok(Extended::Lost) => self.lost(&id),
+                Err(error) if error.is_outage() => unanswered.get_or_insert((0, error)).0 += 1,
                 Err(error) => {
                     warn!(event = "leases_not_extended", worker = %self.worker, task_id = %id.task, %error, "trying again");
                     self.extend_again(now);
                 }
             }
+        }
+        if let Some((tasks, error)) = unanswered {
+            debug!(event = "leases_not_extended", worker = %self.worker, tasks, %error, "trying again");
+            self.extend_again(now);
         }
     }
 

@@ -14,6 +14,7 @@
 //! - A worker that Kafka does not answer renews its leases only as far as they would last from Kafka's last answer, and after half
 //!   a lease makes no calls at all: so others take over what it cannot read, and if Kafka is away for all, everything stays in place.
 //! - A worker that has lost Redis reads on until it may have been declared dead, and then takes no records until it is back.
+//! - In a Redis Cluster, of a topic whose master alone is away, a worker reads on what it owns.
 
 #[cfg(test)]
 mod tests;
@@ -272,6 +273,10 @@ impl Ownership {
             }
         };
         self.until = call.until;
+        if answers.iter().any(|answer| answer.as_ref().is_err_and(StoreError::is_outage)) {
+            // Not every topic knows of them.
+            self.dead.extend(call.dead);
+        }
         let mut is_alive = true;
         for (id, answer) in call.topics.into_iter().zip(answers) {
             let topic = &mut self.topics[id.index()];
@@ -287,6 +292,11 @@ impl Ownership {
                     if again_ms > 0 {
                         self.due = self.due.min(now + Duration::from_millis(again_ms));
                     }
+                }
+                // Of a cluster, the master that has this topic's table is away: nobody can take the partitions, and they are read on.
+                // If it is only this worker that does not reach it, others take them, and the two of them do no harm.
+                Err(error) if error.is_outage() => {
+                    debug!(event = "ownership_unknown", worker = %self.worker, topic = %topic.name, %error, "trying again");
                 }
                 Err(error) => {
                     warn!(event = "ownership_unknown", worker = %self.worker, topic = %topic.name, %error, "trying again");

@@ -96,6 +96,24 @@ fn what_is_owned_is_read_and_kept() {
     assert_eq!(rig.effects(), ["revoke [1]", "assign [3]"]);
 }
 
+/// As in a Redis Cluster, where each topic may lie at another master.
+#[test]
+fn a_topic_whose_master_alone_is_away_is_read_on_for_as_long_as_it_takes() {
+    let mut rig = Rig::new();
+    rig.owns(&[(0, 7)], 0);
+    rig.effects();
+    for _ in 0..20 {
+        rig.wait(1_000);
+        rig.looked_up(Some(4));
+        assert_eq!(pairs(&rig.call_now().requests[0].keep), [(0, 7)]);
+        let away = Ok(vec![Err(StoreError::Unavailable("away".to_owned()))]);
+        assert!(rig.ownership.answered(away, rig.now, &mut rig.out));
+        assert!(rig.effects().is_empty());
+        assert!(rig.ownership.may_read(true, rig.now));
+    }
+    assert!(!rig.ownership.may_read(false, rig.now), "with all of the store away");
+}
+
 #[test]
 fn a_partition_that_came_back_under_another_epoch_is_read_on() {
     let mut rig = Rig::new();

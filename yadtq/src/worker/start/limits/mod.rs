@@ -175,6 +175,10 @@ impl Limits {
                 Answer::Start => (Duration::ZERO, None, None),
                 Answer::Full(wait) => (wait, limit, None),
                 Answer::Wait(RateWait { time, is_turn, limit }) => (time, Some(limit), Some(is_turn)),
+                Answer::Refused(error) if error.is_outage() => {
+                    debug!(event = "limits_unanswered", worker = %self.worker, tasks = 1, %error, "asking again");
+                    (REFUSED_DELAY, None, None)
+                }
                 Answer::Refused(error) => {
                     error!(event = "limits_refused", worker = %self.worker, task_id = %id.task, %error,
                         "the task waits until this is fixed");
