@@ -155,8 +155,14 @@ impl Masters {
         &self.config
     }
 
-    /// A master to subscribe at: the one that has this slot, if it is there; else another one.
-    pub(super) fn subscribe_at(&self, slot: u16) -> Option<Server> {
+    /// A master to subscribe at: the one that has this slot, if it is there; else another one. Waits for the first attempt to connect
+    /// to it, which may be under way while others are already up: the subscription would stay with those.
+    pub(super) async fn subscribe_at(&self, slot: u16) -> Option<Server> {
+        self.known().await.ok()?;
+        if let Some(home) = self.has(slot) {
+            // Without it there are the others.
+            let _ = home.ready().await;
+        }
         let nodes = self.read();
         let is_up = |server: &&Server| nodes.connections.get(*server).is_some_and(|node| node.away().is_none());
         nodes.slots.find(slot).filter(is_up).or_else(|| nodes.slots.masters().find(is_up)).cloned()

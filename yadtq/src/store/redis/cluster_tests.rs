@@ -57,6 +57,25 @@ async fn a_call_that_fails_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_subscription_waits_for_the_first_attempt_to_connect_to_its_master() {
+    let cluster = OwnCluster::start().await;
+    let home = &cluster.masters[1];
+    home.signal("STOP");
+    // The others are up.
+    let store = connected(&cluster.url()).await;
+    run(&store, &id_at(&store, 0), "1").await.unwrap();
+    let mut clients = (0..).map(|number| ClientId::from(format!("client-{number}")));
+    let client = clients.find(|client| master_of(&store.keys.reply(client)) == 1).unwrap();
+    let mut replies = store.replies(&client).await.unwrap();
+    // It chooses a master now.
+    tokio::task::yield_now().await;
+    home.signal("CONT");
+    assert_eq!(next(&mut replies).await, Notice::Missed);
+    let count = home.command(&format!("PUBSUB NUMSUB {}", store.keys.reply(&client))).await.unwrap();
+    assert_eq!(count.into_array()[1].as_i64(), Some(1), "it is there");
+}
+
+#[tokio::test]
 async fn a_master_that_is_gone_stops_no_call_for_the_others() {
     const LEASE_MS: u64 = 5_000;
     let mut cluster = OwnCluster::start().await;

@@ -128,7 +128,7 @@ impl Drop for Listening {
 /// Listens at one master after the other: a message reaches the subscribers of all nodes.
 async fn listen<P: Purpose>(masters: Arc<Masters>, slot: u16, purpose: Arc<P>) {
     loop {
-        if let Some(server) = masters.subscribe_at(slot) {
+        if let Some(server) = masters.subscribe_at(slot).await {
             let connection = Connection::open_node(masters.config(), &server, Arc::clone(&purpose));
             connection.lost().await;
         }
