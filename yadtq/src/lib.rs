@@ -71,6 +71,22 @@ pub use crate::{
     worker::{RunningWorker, Worker, WorkerBuilder},
 };
 
+/// A list of tasks of any length, for [`WorkerBuilder::register`]: a `Vec` of their definitions, which a module can return. See
+/// [`Tasks`].
+///
+/// ```
+/// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
+/// # #[yadtq::task] async fn mul(a: i64, b: i64) -> i64 { a * b }
+/// let worker = yadtq::Worker::builder().register(yadtq::tasks![add, mul]).build()?;
+/// # Ok::<(), yadtq::Error>(())
+/// ```
+#[macro_export]
+macro_rules! tasks {
+    ($($task:expr),* $(,)?) => {
+        ::std::vec![$($crate::Task::definition(&$task)),*]
+    };
+}
+
 /// Items for the code that `#[yadtq::task]` generates. They are not public API and change without notice.
 #[doc(hidden)]
 pub mod __private {

@@ -75,19 +75,3 @@ tuples!(A B C D E F G H I);
 tuples!(A B C D E F G H I J);
 tuples!(A B C D E F G H I J K);
 tuples!(A B C D E F G H I J K L);
-
-/// A list of tasks of any length, for [`WorkerBuilder::register`](crate::WorkerBuilder::register): a `Vec` of their definitions,
-/// which a module can return. See [`Tasks`](crate::Tasks).
-///
-/// ```
-/// # #[yadtq::task] async fn add(a: i64, b: i64) -> i64 { a + b }
-/// # #[yadtq::task] async fn mul(a: i64, b: i64) -> i64 { a * b }
-/// let worker = yadtq::Worker::builder().register(yadtq::tasks![add, mul]).build()?;
-/// # Ok::<(), yadtq::Error>(())
-/// ```
-#[macro_export]
-macro_rules! tasks {
-    ($($task:expr),* $(,)?) => {
-        ::std::vec![$($crate::Task::definition(&$task)),*]
-    };
-}
