@@ -15,7 +15,7 @@ fn largest_prime_below(limit: u64) -> Option<u64> {
 
 /// A blocking function cannot be interrupted. At its timeout it is asked to stop; until it returns, it keeps its slot and
 /// its lease.
-#[yadtq::task(timeout = "200ms")]
+#[yadtq::task(timeout = "200ms", max_retries = 0)]
 fn overrun(ctx: Context) -> String {
     while !ctx.is_cancelled() {
         thread::sleep(Duration::from_millis(10));

@@ -27,7 +27,8 @@
 //!   [delays and retries](guide::scheduling), [periodic tasks](guide::periodic), [limits](guide::limits),
 //!   [ordering keys](guide::ordering), [dead letters](guide::dead_letters), [controls](guide::control),
 //!   [wire format](guide::wire_format),
-//!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations).
+//!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations),
+//!   [troubleshooting](guide::troubleshooting), [idempotency](guide::idempotency), [testing](guide::testing).
 
 #![cfg_attr(
     not(all(feature = "kafka", feature = "redis")),

@@ -5,6 +5,7 @@
 //! `YADTQ_SOAK_RATE` is the number of tasks per second.
 
 mod fleet;
+mod hostile;
 mod ledger;
 mod limits;
 mod load;
@@ -36,6 +37,7 @@ use yadtq_tests::{
 };
 
 use fleet::Fleet;
+use hostile::{Hostile, Source};
 use ledger::Outcome;
 use load::Load;
 use oracle::{Ends, Evidence, Known};
@@ -93,11 +95,11 @@ async fn everything_at_once_ends_exactly_once() {
     let env = Env::new(&kafka, &redis, &namespace).with("TEST_SOAK", path).with("TEST_DRAIN_MS", "3000");
     let mut fleet = Fleet::start(directory.path(), env.with("RUST_LOG", "warn,yadtq=info"));
     let soak = Soak::open(directory.path()).expect("the journal can be opened");
-    let load = Arc::new(Load::new(client, soak));
+    let (load, hostile) = (Arc::new(Load::new(client, soak)), Arc::new(Hostile::new(&kafka, &namespace)));
 
     Arc::clone(&load).run("sum", Rng::with_seed(plan.seed)).await;
     let begun = now_ms();
-    let mut senders = send(&plan, &load, &mut fleet, own.as_mut()).await;
+    let mut senders = send(&plan, &load, &hostile, &mut fleet, own.as_mut()).await;
     let ended = now_ms();
     println!("all is sent; waits for its end");
     if within(END_TIMEOUT, async {
@@ -113,8 +115,9 @@ async fn everything_at_once_ends_exactly_once() {
     rests(&load).await;
     fleet.stop_all().await;
 
-    let evidence = evidence(&load, directory.path(), (begun, ended)).await;
-    let violations = [load.ledger.violations(), fleet.violations.clone(), evidence.violations()].concat();
+    let (evidence, sources) = evidence(&load, directory.path(), (begun, ended)).await;
+    let found = [load.ledger.violations(), fleet.violations.clone(), evidence.violations()];
+    let violations = [found.concat(), hostile.violations(&sources)].concat();
     summary::print(&evidence, &fleet, &violations);
     if !violations.is_empty() {
         println!("journal and logs are kept in {}", directory.keep().display());
@@ -127,7 +130,9 @@ async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T>
 }
 
 /// Sends for the planned time, and meanwhile kills workers, replays dead letters and restarts Redis.
-async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Option<&mut Redis>) -> JoinSet<()> {
+async fn send(
+    plan: &Plan, load: &Arc<Load>, hostile: &Arc<Hostile>, fleet: &mut Fleet, mut redis: Option<&mut Redis>,
+) -> JoinSet<()> {
     let (mut rng, mut senders, start) = (Rng::with_seed(plan.seed), JoinSet::new(), Instant::now());
     let (mut strikes, mut next_report, mut sent) = (fleet::strikes().peekable(), REPORT_INTERVAL, 0);
     let (mut replay, mut restart) = (Some(plan.time * 6 / 10), plan.time / 2);
@@ -156,6 +161,7 @@ async fn send(plan: &Plan, load: &Arc<Load>, fleet: &mut Fleet, mut redis: Optio
         if elapsed >= burst {
             senders.spawn(Arc::clone(load).paced());
             senders.spawn(Arc::clone(load).few(rng.fork()));
+            senders.spawn(Arc::clone(hostile).burst());
             burst += BURST_INTERVAL;
         }
         if elapsed >= restart
@@ -206,20 +212,22 @@ async fn rests(load: &Load) {
     }
 }
 
-async fn evidence(load: &Load, directory: &Path, time: (u64, u64)) -> Evidence {
+async fn evidence(load: &Load, directory: &Path, time: (u64, u64)) -> (Evidence, HashSet<Source>) {
     let entries = load.ledger.entries();
     let admin = &load.client.admin();
     let known = |id: TaskId| async move { Some((id.clone(), known(admin, &id).await?)) };
     let ids = entries.keys().cloned().chain(oracle::ticks(time));
     let known =
         stream::iter(ids).map(known).buffer_unordered(REDIS_CONCURRENCY).filter_map(std::future::ready).collect().await;
-    let mut letters = HashSet::new();
+    let (mut letters, mut sources) = (HashSet::new(), HashSet::new());
     let mut walk = admin.dead_letters().walk().await.expect("kafka answers");
     while let Some(letter) = walk.next().await.expect("kafka answers") {
+        let source = letter.source_topic.zip(letter.source);
+        sources.extend(source.map(|(topic, place)| (topic, place.partition, place.offset)));
         letters.extend(letter.id);
     }
     let notes = load.soak.notes().expect("the journal can be read");
-    Evidence { entries, known, notes, ends: Ends::read(directory), letters, time }
+    (Evidence { entries, known, notes, ends: Ends::read(directory), letters, time }, sources)
 }
 
 async fn known(admin: &Admin, id: &TaskId) -> Option<Known> {

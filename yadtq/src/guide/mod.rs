@@ -15,6 +15,12 @@ pub mod limits {}
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
 
+#[doc = include_str!("idempotency.md")]
+pub mod idempotency {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
 #[doc = include_str!("distribution.md")]
 pub mod distribution {}
 
@@ -38,6 +44,9 @@ pub mod logging {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
 
 // Makes the README's programs doc tests.
 #[cfg(doctest)]
