@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use clap::Args;
-use yadtq::admin::DeadLetters;
+use yadtq::admin::{DeadLetter, DeadLetters};
 
 use crate::{exit::Exit, failure::Failure, message};
 
@@ -88,19 +88,10 @@ impl Which {
         self.ids.iter().fold(letters, DeadLetters::id)
     }
 
-    /// Warns about ids that no letter has; returns whether there are any. To be asked before the letters are changed.
-    pub(super) async fn lacks(&self, letters: &DeadLetters) -> Result<bool, Failure> {
-        if self.ids.len() < 2 {
-            // A single one is reported when nothing was done.
-            return Ok(false);
-        }
-        let (mut missing, mut walk) = (self.ids.iter().collect::<BTreeSet<_>>(), letters.clone().walk().await?);
-        while let Some(letter) = walk.next().await? {
-            missing.remove(&letter.place.to_string());
-            letter.id.map(|id| missing.remove(&id.to_string()));
-        }
-        missing.iter().for_each(|id| message::warning(&format!("no dead letter has the id or place {id}")));
-        Ok(!missing.is_empty())
+    /// All ids, as long as no letter was seen. A single one is reported by [`none`](Self::none).
+    pub(super) fn missing(&self) -> Missing<'_> {
+        let is_reported = |_: &&String| self.ids.len() > 1;
+        Missing(self.ids.iter().filter(is_reported).map(String::as_str).collect())
     }
 
     /// Reports that no letter was selected.
@@ -112,5 +103,35 @@ impl Which {
                 Ok(Exit::NotFound)
             }
         }
+    }
+}
+
+/// The ids that no letter had that was seen so far.
+pub(super) struct Missing<'a>(BTreeSet<&'a str>);
+
+impl Missing<'_> {
+    pub(super) fn saw(&mut self, letter: &DeadLetter) {
+        self.0.remove(&*letter.place.to_string());
+        if let Some(id) = &letter.id {
+            self.0.remove(id.as_str());
+        }
+    }
+
+    /// Reads all selected letters, for a command that does not see them one by one.
+    pub(super) async fn look(&mut self, letters: &DeadLetters) -> Result<(), Failure> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut walk = letters.clone().walk().await?;
+        while let Some(letter) = walk.next().await? {
+            self.saw(&letter);
+        }
+        Ok(())
+    }
+
+    /// Warns about each. Returns `done`, or that some were not found.
+    pub(super) fn exit(&self, done: Exit) -> Exit {
+        self.0.iter().for_each(|id| message::warning(&format!("no dead letter has the id or place {id}")));
+        if self.0.is_empty() { done } else { Exit::NotFound }
     }
 }

@@ -56,8 +56,9 @@ impl Purge {
         }
         let client = global.connect().await?;
         let letters = self.which.on(self.filter.on(client.admin().dead_letters()));
-        let lacks = self.which.lacks(&letters).await?;
-        let done = if lacks { Exit::NotFound } else { Exit::Done };
+        let mut missing = self.which.missing();
+        missing.look(&letters).await?;
+        let done = missing.exit(Exit::Done);
         if self.dry_run || !self.confirm.yes {
             let count = letters.clone().count().await?;
             if self.dry_run {

@@ -69,12 +69,12 @@ impl Replay {
         self.which.check(&self.filter)?;
         let client = global.connect().await?;
         let letters = self.which.on(self.filter.on(client.admin().dead_letters()));
-        let lacks = self.which.lacks(&letters).await?;
-        let mut refusals = Vec::new();
+        let (mut missing, mut refusals) = (self.which.missing(), Vec::new());
         let progress = Progress::start("dead letters replayed");
         let report = letters
             .replay_each(|letter, outcome| {
                 progress.step();
+                missing.saw(letter);
                 if let Err(why) = outcome
                     && refusals.len() < MAX_REFUSALS
                 {
@@ -93,10 +93,10 @@ impl Replay {
                 message::warning("there are more that cannot be replayed");
             }
         }
+        let found = missing.exit(Exit::Done);
         match (report.refused, report.replayed + report.gone_on) {
             (0, 0) => self.which.none(),
-            (0, _) if lacks => Ok(Exit::NotFound),
-            (0, _) => Ok(Exit::Done),
+            (0, _) => Ok(found),
             _ => Ok(Exit::TaskFailed),
         }
     }
