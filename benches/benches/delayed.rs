@@ -24,6 +24,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 use yadtq::{Client, Context, TaskId, Worker};
+use yadtq_benches::memory_kb;
 
 const PARTITIONS: i32 = 12;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
@@ -90,12 +91,6 @@ async fn worker(namespace: &str, expected: u64) {
         peak.saturating_sub(at_idle) / 1_024
     );
     worker.stop().await.expect("it stops");
-}
-
-fn memory_kb(field: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
-    let line = status.lines().find(|line| line.starts_with(field)).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
 async fn run_worker(namespace: &str, expected: u64) {

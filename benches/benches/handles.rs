@@ -4,13 +4,14 @@
 //! `cargo bench -p yadtq-benches --bench handles -- [HANDLES SECONDS]` (100,000 and 120)
 
 use std::{
-    env, fs,
+    env,
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 use yadtq::{Client, TaskId, Worker};
+use yadtq_benches::memory_kb;
 
 const PING_INTERVAL: Duration = Duration::from_millis(10);
 /// Handles that are sent at once.
@@ -33,7 +34,7 @@ async fn main() {
     pings(&client, 2).await;
     report("no other handle", pings(&client, seconds / 2).await);
 
-    let idle = resident_kb();
+    let idle = memory_kb("VmRSS:");
     let mut waiting = Vec::new();
     for first in (0..handles).step_by(BATCH) {
         let calls = (first..handles.min(first + BATCH)).map(|_| far_off.call().countdown(Duration::from_secs(86_400)));
@@ -41,7 +42,7 @@ async fn main() {
             waiting.push(tokio::spawn(async move { handle.expect("acknowledged").await }));
         }
     }
-    println!("{handles} handles take {} MB", resident_kb().saturating_sub(idle) / 1_024);
+    println!("{handles} handles take {} MB", memory_kb("VmRSS:").saturating_sub(idle) / 1_024);
     report(&format!("{handles} others"), pings(&client, seconds).await);
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     worker.stop().await.expect("it stops");
@@ -90,11 +91,4 @@ fn report(name: &str, pings: Vec<(Duration, Duration)>) {
         p(0.5, &mut per_second),
         p(0.9, &mut per_second),
     );
-}
-
-/// Resident memory of this process, in kB.
-fn resident_kb() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("it lives");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
