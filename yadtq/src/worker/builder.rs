@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    options::{LONGEST_REVOKE_GRACE, Options, Plan},
+    options::{Options, Plan},
     worker::Worker,
 };
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 
 /// The most tasks that one worker may run at once: more are a mistake.
 const MAX_SLOTS: usize = 1_000_000;
+/// The longest time that a revoked task gets to end by itself.
+const LONGEST_REVOKE_GRACE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a lease may last: a shorter one could not be extended in time, for a longer one nobody waits.
 const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
@@ -288,7 +290,7 @@ impl WorkerBuilder {
         options.retry.check().map_err(|(field, problem)| Error::config(field, problem))?;
         for task in &self.tasks {
             let named = |(field, problem)| Error::config(format!("task `{}`: {field}", task.name), problem);
-            task.options.retry.check().map_err(named)?;
+            // What a task says itself is a part of it.
             task.options.retry.or(options.retry).check().map_err(named)?;
         }
         if self.tasks.is_empty() {

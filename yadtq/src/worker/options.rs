@@ -13,8 +13,6 @@ use crate::{
 pub(crate) const CONNECTION_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a lease lasts by default: of a task, and of a partition.
 pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(6);
-/// The longest time that a revoked task gets to end by itself.
-pub(crate) const LONGEST_REVOKE_GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How a worker works; the builder documents each.
 #[derive(Clone, Debug)]

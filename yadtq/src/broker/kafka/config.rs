@@ -89,7 +89,7 @@ impl KafkaConfig {
     pub(super) fn refused(error: &KafkaError) -> BrokerError {
         let text = match error {
             KafkaError::ClientConfig(_, detail, key, value) => {
-                format!("setting `{key}`: {}", value_hidden(detail, value))
+                format!("setting `{key}`: {}", Secret::new(value).hide_in(detail))
             }
             other => other.to_string(),
         };
@@ -201,10 +201,6 @@ fn split_unescaped(text: &str) -> Vec<String> {
     }
     parts.push(part);
     parts
-}
-
-fn value_hidden(detail: &str, value: &str) -> String {
-    Secret::new(value).hide_in(detail)
 }
 
 #[cfg(test)]
