@@ -13,7 +13,7 @@ use rdkafka::{
 use rustix::process::Signal;
 use yadtq::{Call, Error, ErrorKind, Revocation, Status, TaskHandle};
 use yadtq_tests::{
-    now_ms,
+    hold, now_ms,
     process::Process,
     servers::{self, Redis},
     tasks, until,
@@ -132,7 +132,7 @@ async fn another_worker_fires_the_tasks_of_a_killed_one() {
     let late = lateness(handles).await;
     let worst = *late.iter().max().expect("some");
     println!("after the kill, the latest of 4,000 ran {worst} ms late");
-    assert!(worst <= 8_000, "fired within 8 s: {worst} ms");
+    hold("the latest, in ms", worst, 8_000, 30_000);
     assert_once(&workers, 4_000);
 }
 
@@ -149,7 +149,7 @@ async fn a_stopping_worker_hands_its_delayed_tasks_over_at_once() {
     assert!(first.end().await, "it ends well");
     let worst = *late.iter().max().expect("some");
     println!("during the hand-over, the latest of 2,000 ran {worst} ms late");
-    assert!(worst < 2_000, "handed over within 2 s: {worst} ms");
+    hold("the latest, in ms", worst, 2_000, 10_000);
     assert_once([&first, &second], 2_000);
 }
 

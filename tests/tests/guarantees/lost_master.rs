@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use yadtq::{Client, TaskHandle, TaskId};
-use yadtq_tests::{namespace, process::Env, servers, servers::RedisCluster, tasks};
+use yadtq_tests::{hold, namespace, process::Env, servers, servers::RedisCluster, tasks};
 
 use super::{delays::assert_once, worker_with};
 
@@ -89,7 +89,7 @@ async fn a_dead_master_stops_only_the_tasks_whose_ids_belong_to_it() {
     let (count, slowest) = (meanwhile.len(), *meanwhile.iter().max().expect("some"));
     let (normal, meanwhile) = (median(normal), median(meanwhile));
     println!("{count} tasks while it was gone: median {meanwhile:?}, slowest {slowest:?}; before: median {normal:?}");
-    assert!(meanwhile < normal + Duration::from_secs(1), "{meanwhile:?}");
+    hold("a task takes longer by", meanwhile.saturating_sub(normal), Duration::from_secs(1), Duration::from_secs(4));
     assert_eq!(revoked(), shared_out, "what is owned is kept");
 
     let restarted = Instant::now();

@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::{Mutex, MutexGuard};
 use yadtq::{Client, TaskHandle};
 use yadtq_tests::{
-    namespace, now_ms,
+    hold, namespace, now_ms,
     process::{Env, Process},
     servers, tasks,
 };
@@ -105,15 +105,6 @@ fn times<'a>(workers: impl IntoIterator<Item = &'a Process>, event: &str) -> Has
 fn running(worker: &Process) -> HashSet<String> {
     let ended = times([worker], "task_succeeded");
     times([worker], "task_started").into_keys().filter(|id| !ended.contains_key(id)).collect()
-}
-
-/// Holds a measured time to the one that is promised for a machine that does nothing else, if `YADTQ_TEST_BOUNDS=promised`.
-/// A machine that others share may stand still for longer than that, so by default it is held to one that only a missing
-/// mechanism exceeds.
-fn hold(what: &str, took: Duration, promised: Duration, otherwise: Duration) {
-    let is_strict = std::env::var("YADTQ_TEST_BOUNDS").is_ok_and(|bounds| bounds == "promised");
-    let most = if is_strict { promised } else { otherwise };
-    assert!(took <= most, "{what} took {took:?}, at most {most:?}");
 }
 
 fn seconds(times: &[Duration]) -> String {

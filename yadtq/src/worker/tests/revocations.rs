@@ -180,9 +180,11 @@ async fn a_handle_by_id_and_its_progress_outlive_the_memory_of_the_store() {
     let (mut waits, watches) = (other.handle::<()>(handle.id().clone()), other.handle::<()>(handle.id().clone()));
     let mut progress = watches.progress::<u64>();
     assert!(futures_util::FutureExt::now_or_never(&mut waits).is_none());
-    // Looked up at once, as the handle of a task that does not exist is.
-    let unknown = other.handle::<()>(TaskId::new());
-    assert!(matches!(unknown.wait(WAIT).await, Err(Error::NotFound { .. })));
+    // Looked up at once, as the handle of a task that does not exist is. The second lookup follows the end of the first.
+    for unknown in [TaskId::new(), TaskId::new()] {
+        let unknown = other.handle::<()>(unknown);
+        assert!(matches!(unknown.wait(WAIT).await, Err(Error::NotFound { .. })));
+    }
     bench.lose_memory();
     // The next lookup of the progress, after 3 s, finds nothing.
     let next = tokio::time::timeout(Duration::from_secs(4), progress.next()).await;
