@@ -56,7 +56,7 @@ pub fn free_port() -> u16 {
 #[derive(Debug)]
 pub struct Kafka {
     port: u16,
-    proxied: u16,
+    second: u16,
     dir: TempDir,
     child: Child,
 }
@@ -77,17 +77,41 @@ impl Kafka {
     /// It cannot be started.
     #[must_use]
     pub fn start_with_proxy(proxy: u16) -> Self {
-        let (port, proxied, controller) = (free_port(), free_port(), free_port());
+        Self::start_as("PLAINTEXT", free_port(), proxy, "")
+    }
+
+    /// One with a second address, at which users give their name and the password `password`, and may do what
+    /// [`allow`](Self::allow) says.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start_with_users(users: &[&str]) -> Self {
+        let users: Vec<_> = users.iter().map(|user| format!("user_{user}=\"password\"")).collect();
+        let settings = format!(
+            "sasl.enabled.mechanisms=PLAIN\nsuper.users=User:ANONYMOUS\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             listener.name.second.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required {};\n",
+            users.join(" ")
+        );
+        let port = free_port();
+        Self::start_as("SASL_PLAINTEXT", port, port, &settings)
+    }
+
+    /// The second address has a protocol of its own, and is advertised as another port.
+    fn start_as(protocol: &str, second: u16, advertised: u16, settings: &str) -> Self {
+        let (port, controller) = (free_port(), free_port());
         let dir = tempfile::tempdir().expect("a directory");
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},SECOND://127.0.0.1:{second},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECOND://127.0.0.1:{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECOND:{protocol},CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\
              offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n\
-             offsets.topic.num.partitions=4\nlog.dirs={}\n",
+             offsets.topic.num.partitions=4\n{settings}log.dirs={}\n",
             dir.path().join("data").display()
         );
         std::fs::write(dir.path().join("server.properties"), properties).expect("written");
@@ -98,7 +122,7 @@ impl Kafka {
             .expect("java runs");
         assert!(formatted.status.success(), "{formatted:?}");
         let child = Self::spawn(&dir);
-        Self { port, proxied, dir, child }
+        Self { port, second, dir, child }
     }
 
     fn spawn(dir: &TempDir) -> Child {
@@ -114,10 +138,20 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Where the proxy has to connect to.
+    /// Its second address: where the proxy has to connect to, or users.
     #[must_use]
-    pub fn proxied_address(&self) -> String {
-        format!("127.0.0.1:{}", self.proxied)
+    pub fn second_address(&self) -> String {
+        format!("127.0.0.1:{}", self.second)
+    }
+
+    /// Runs `kafka-acls.sh` with these arguments.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn allow(&self, args: &[&str]) {
+        let mut command = kafka_tool("org.apache.kafka.tools.AclCommand");
+        let ran = command.arg("--bootstrap-server").arg(self.address()).args(args).output().expect("java runs");
+        assert!(ran.status.success(), "{ran:?}");
     }
 
     /// Kills it with SIGKILL.

@@ -28,6 +28,7 @@
 //!   [ordering keys](guide::ordering), [dead letters](guide::dead_letters), [controls](guide::control),
 //!   [wire format](guide::wire_format),
 //!   [Redis layout](guide::redis_layout), [log events](guide::logging), [operations](guide::operations),
+//!   [deploying and upgrading](guide::deploying), [security](guide::security),
 //!   [troubleshooting](guide::troubleshooting), [idempotency](guide::idempotency), [testing](guide::testing).
 
 #![cfg_attr(

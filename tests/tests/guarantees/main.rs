@@ -25,6 +25,7 @@ mod results;
 mod retries;
 mod revoke;
 mod secrets;
+mod secured;
 mod sentinel;
 mod unique;
 mod volume;

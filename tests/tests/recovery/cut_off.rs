@@ -103,7 +103,7 @@ async fn others_run_the_tasks_of_a_worker_that_is_cut_off_from_kafka() {
     let port = free_port();
     let kafka = Kafka::start_with_proxy(port);
     let fleet = Fleet::with("nokafka", &kafka.address(), &servers::redis()).await;
-    let proxy = Proxy::to(&kafka.proxied_address(), port).await;
+    let proxy = Proxy::to(&kafka.second_address(), port).await;
     let env = fleet.env.clone().with("YADTQ_KAFKA", &proxy.address);
     cut_off(&fleet, &env, &proxy).await;
 }

@@ -18,6 +18,7 @@ use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     core::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// Longest wait of `Reader::next_or_timeout` for new events.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile whether the broker has refused.
+const REFUSAL_INTERVAL: Duration = Duration::from_millis(250);
 /// Largest number of records that one call of `next` returns, of a subscription or of a reader.
 const MAX_POLL_RECORDS: usize = 1_000;
 /// Kafka's default for `max.message.bytes`: the size of the largest record that a topic accepts.
@@ -242,6 +245,11 @@ pub(crate) trait Reader: Send + Sync {
     /// Waits for the next events and returns at least one: records, and ends of partitions. Never fails: it waits while
     /// the broker is unreachable. Cancel safe.
     async fn next(&mut self) -> Vec<Event>;
+
+    /// Why the broker gives nothing, if it has refused to.
+    fn refusal(&self) -> Option<BrokerError> {
+        None
+    }
 }
 
 impl dyn Reader {
@@ -249,10 +257,20 @@ impl dyn Reader {
     /// is being read, for the error.
     ///
     /// # Errors
-    /// [`BrokerError::Timeout`] if there was no event for 10 s.
+    /// [`BrokerError::Refused`] if this user may not read, [`BrokerError::Timeout`] if there was no event for 10 s.
     pub(crate) async fn next_or_timeout(&mut self, what: &str) -> Result<Vec<Event>, BrokerError> {
-        let timed_out = |_| BrokerError::Timeout { after: READ_TIMEOUT, detail: format!("reading {what}") };
-        tokio::time::timeout(READ_TIMEOUT, self.next()).await.map_err(timed_out)
+        let deadline = Instant::now() + READ_TIMEOUT;
+        loop {
+            if let Ok(events) = timeout_at(deadline.min(Instant::now() + REFUSAL_INTERVAL), self.next()).await {
+                return Ok(events);
+            }
+            if let Some(refusal) = self.refusal() {
+                return Err(refusal);
+            }
+            if Instant::now() >= deadline {
+                return Err(BrokerError::Timeout { after: READ_TIMEOUT, detail: format!("reading {what}") });
+            }
+        }
     }
 }
 

@@ -45,6 +45,12 @@ pub mod logging {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("deploying.md")]
+pub mod deploying {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
 #[doc = include_str!("troubleshooting.md")]
 pub mod troubleshooting {}
 

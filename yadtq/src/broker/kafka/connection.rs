@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -22,12 +22,14 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::super::BrokerError;
 
 /// Longest wait for the answer to one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time after which a refusal is logged again.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The state of the connection to Kafka.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ struct State {
     is_connected: Option<bool>,
     /// The latest error since the last successful probe.
     last_error: Option<(Code, String)>,
+    /// The latest refusal that was logged.
+    refusal: Option<(Code, Instant)>,
 }
 
 impl Connection {
@@ -86,6 +90,17 @@ impl Connection {
             self.state().last_error = Some((code, reason.to_owned()));
         }
         self.request_probe();
+    }
+
+    /// Logs an error of a client that is a refusal; the same one again after a minute.
+    pub(super) fn note_refusal(&self, code: Code) {
+        let is_known = |&(known, at): &(Code, Instant)| known == code && at.elapsed() < REFUSAL_LOG_INTERVAL;
+        let mut state = self.state();
+        if is_refusal(code) && !state.refusal.as_ref().is_some_and(is_known) {
+            state.refusal = Some((code, Instant::now()));
+            error!(event = "broker_refuses", server = self.bootstrap, error = %code,
+                "kafka refuses what is asked of it; see the rights in the guide's page on security. Will retry");
+        }
     }
 
     /// Notes the result of a probe, and logs it if it differs from the one before.
@@ -153,7 +168,8 @@ fn is_about_connection(code: Code) -> bool {
     )
 }
 
-fn is_refusal(code: Code) -> bool {
+/// Whether trying again is of no use before somebody has changed a setting or a right.
+pub(super) fn is_refusal(code: Code) -> bool {
     matches!(
         code,
         Code::Authentication

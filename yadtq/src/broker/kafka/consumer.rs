@@ -141,6 +141,7 @@ async fn serve(weak: Weak<Shared>) {
             (Some((_, reason)), _) => Some(reason),
             // The connection reports outages.
             (None, Err(error)) => {
+                shared.cluster.connection.note_refusal(error.rdkafka_error_code().unwrap_or(Code::Fail));
                 tracing::debug!(event = "consumer_error", %error, "will retry");
                 None
             }

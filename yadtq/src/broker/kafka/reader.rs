@@ -19,7 +19,7 @@ use super::{
     Cluster,
     batch::Batch,
     blocking::DropOnThread,
-    connection::ConnectionListener,
+    connection::{ConnectionListener, is_refusal},
 };
 
 /// The bytes from which on one call of `next` returns no more records.
@@ -81,6 +81,11 @@ impl Reader for KafkaReader {
         let mut stream = self.consumer.stream();
         let (topic, last_error) = (&*self.topic, &mut self.last_error);
         poll_fn(|context| Self::drain(&mut stream, topic, last_error, context)).await
+    }
+
+    fn refusal(&self) -> Option<BrokerError> {
+        let code = self.last_error.filter(|code| is_refusal(*code))?;
+        Some(BrokerError::Refused(format!("reading `{}`: {code}", self.topic)))
     }
 }
 

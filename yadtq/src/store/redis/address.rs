@@ -14,8 +14,8 @@ pub(super) fn parse(url: &Secret) -> Result<Config, StoreError> {
         "rediss" | "rediss-cluster" | "rediss-sentinel" => true,
         _ => return Err(refuse("its scheme is not redis, rediss, or one of them with -cluster or -sentinel")),
     };
-    if encrypted && !cfg!(feature = "tls") {
-        return Err(refuse("rediss needs the feature `tls` of yadtq"));
+    if encrypted && !cfg!(any(feature = "tls", feature = "tls-system")) {
+        return Err(refuse("rediss needs the feature `tls` (or `tls-system`) of yadtq"));
     }
     let config = Config::from_url(url.expose()).map_err(|error| refuse(error.details()))?;
     Ok(Config { fail_fast: false, ..config })

@@ -493,7 +493,8 @@ async fn ping_describes_the_server() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_used_is_named_without_its_password() {
-    let tls: &[&str] = if cfg!(feature = "tls") { &[] } else { &["rediss://localhost:6379"] };
+    let tls: &[&str] =
+        if cfg!(any(feature = "tls", feature = "tls-system")) { &[] } else { &["rediss://localhost:6379"] };
     let unusable = ["", "localhost:6379", "http://localhost", "redis://", "redis://h:99999", "redis://h/notanumber"];
     for url in unusable.iter().chain(tls) {
         let error = RedisStore::connect(url, &fresh_namespace()).unwrap_err();
