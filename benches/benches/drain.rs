@@ -23,8 +23,13 @@ use rdkafka::{
 use tokio::sync::Notify;
 use yadtq::{Client, TaskId, Worker};
 
-const CLAIM: &str = include_str!("../../yadtq/src/store/redis/lua/claim.lua");
+const CLAIM: &str = concat!(
+    include_str!("../../yadtq/src/store/redis/lua/task.lua"),
+    include_str!("../../yadtq/src/store/redis/lua/notify.lua"),
+    include_str!("../../yadtq/src/store/redis/lua/claim.lua"),
+);
 const FINISH: &str = concat!(
+    include_str!("../../yadtq/src/store/redis/lua/task.lua"),
     include_str!("../../yadtq/src/store/redis/lua/notify.lua"),
     include_str!("../../yadtq/src/store/redis/lua/lease.lua"),
     include_str!("../../yadtq/src/store/redis/lua/finish.lua"),
@@ -153,11 +158,13 @@ async fn raw(tasks: usize) -> f64 {
 async fn batch(redis: &Redis, claim: &str, finish: &str, namespace: &str, ids: Vec<String>, nonce: u64) {
     let keys: Vec<String> = ids.iter().map(|id| format!("{namespace}:task:{{{id}}}")).collect();
     let mut args: Vec<String> = ["raw", "6000", "1", "1", "5", "604800000", "86400000"].map(str::to_owned).to_vec();
+    let (channels, id_at) = (format!("{namespace}:reply:"), (namespace.len() + 8).to_string());
+    args.extend([channels.clone(), id_at.clone()]);
     for i in 0..ids.len() as u64 {
         args.extend(["1".to_owned(), "1".to_owned(), (nonce + i).to_string(), "noop".to_owned(), "default".to_owned()]);
     }
     let granted: Vec<Value> = redis.evalsha(claim, keys.clone(), args).await.expect("claimed");
-    let mut args = vec![format!("{namespace}:reply:"), (namespace.len() + 8).to_string(), "65536".to_owned()];
+    let mut args = vec![channels, id_at, "65536".to_owned()];
     args.extend(["86400000", "604800000", "1048576"].map(str::to_owned));
     for grant in granted.chunks(3) {
         assert_eq!(grant[0].as_i64(), Some(0), "granted");

@@ -162,6 +162,8 @@ impl KafkaConfig {
             // These limit what is prefetched of each partition, and fetch more as soon as there is room.
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "1024")
+            // What one fetch brings of a partition comes on top of these. Of small records that is many times as much in memory.
+            .set("max.partition.fetch.bytes", "262144")
             .set("fetch.queue.backoff.ms", "10");
         self.with_extra(config)
     }
