@@ -214,7 +214,7 @@ impl Redis {
         Self { port, dir, args, child }
     }
 
-    /// Starts a sentinel that watches this master under the name `yadtq`, and replaces it after a second of silence if one more agrees.
+    /// Starts a sentinel with the password `watched` that watches this master under the name `yadtq`, and replaces it after a second of silence if one more agrees.
     ///
     /// # Panics
     /// It cannot be started.
@@ -224,6 +224,7 @@ impl Redis {
         let config = dir.path().join("sentinel.conf");
         let lines = [
             format!("sentinel monitor yadtq 127.0.0.1 {master} 2"),
+            "requirepass watched".to_owned(),
             "sentinel down-after-milliseconds yadtq 1000".to_owned(),
             "sentinel failover-timeout yadtq 5000".to_owned(),
         ];

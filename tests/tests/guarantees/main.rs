@@ -7,6 +7,7 @@ mod control;
 mod dead;
 mod delays;
 mod drain;
+mod encrypted;
 mod faults;
 mod foreign;
 mod limits;

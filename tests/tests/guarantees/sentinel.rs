@@ -20,7 +20,7 @@ async fn a_failover_of_redis_loses_no_task_and_ends_each_once() {
     until("replicas", async || info(&mut redis, "replication", "connected_slaves:2").await).await;
     let sentinels = [(); 3].map(|()| Redis::start_sentinel(master.port()));
     for sentinel in &sentinels {
-        let mut sentinel = connect(&sentinel.url()).await;
+        let mut sentinel = connect(&sentinel.url().replace("redis://", "redis://:watched@")).await;
         until("sentinels that know of all", async || {
             info(&mut sentinel, "sentinel", "status=ok,address=127.0.0.1:").await?;
             info(&mut sentinel, "sentinel", "slaves=2,sentinels=3").await
@@ -29,7 +29,9 @@ async fn a_failover_of_redis_loses_no_task_and_ends_each_once() {
     }
     let [first, others @ ..] = sentinels.each_ref().map(|sentinel| format!("127.0.0.1:{}", sentinel.port()));
     let [second, third] = others;
-    let url = format!("redis-sentinel://{first}?sentinelServiceName=yadtq&node={second}&node={third}");
+    let url = format!(
+        "redis-sentinel://{first}?sentinelServiceName=yadtq&sentinelPassword=watched&node={second}&node={third}"
+    );
     let mut bench = Bench::on("sentinel", &url).await;
     // Leases that outlast a failover on a slow machine.
     bench.env = bench.env.with("TEST_LEASE_MS", "30000");

@@ -88,7 +88,7 @@ impl Config {
 }
 
 /// The settings of a [`Client`](crate::Client). A setting that is not set comes from the environment (`YADTQ_KAFKA`,
-/// `YADTQ_REDIS`, `YADTQ_NAMESPACE`, `YADTQ_KAFKA_CONF`), else it has its default.
+/// `YADTQ_REDIS`, `YADTQ_NAMESPACE`, `YADTQ_KAFKA_CONF`, `YADTQ_REDIS_TLS`), else it has its default.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), yadtq::Error> {
@@ -105,6 +105,7 @@ impl Config {
 pub struct ClientBuilder {
     kafka: Option<String>,
     redis: Option<Secret>,
+    redis_tls: Vec<(String, Secret)>,
     namespace: Option<String>,
     kafka_conf: Vec<(String, Secret)>,
     partitions: i32,
@@ -118,6 +119,7 @@ impl Default for ClientBuilder {
         Self {
             kafka: None,
             redis: None,
+            redis_tls: Vec::new(),
             namespace: None,
             kafka_conf: Vec::new(),
             partitions: 12,
@@ -135,10 +137,26 @@ impl ClientBuilder {
         self
     }
 
-    /// The URL of Redis: `redis://`, `rediss://` (TLS) or `redis-cluster://`. Default: `YADTQ_REDIS`, else
+    /// The URL of Redis: `redis://`, `redis-cluster://`, `redis-sentinel://`, or one of them with `rediss` for TLS. Default: `YADTQ_REDIS`, else
     /// `redis://localhost:6379`.
     pub fn redis(mut self, url: impl Into<String>) -> Self {
         self.redis = Some(Secret::new(url));
+        self
+    }
+
+    /// Adds a setting of TLS towards Redis, for a URL that begins with `rediss`: `ca` is a file with the certificates of those that
+    /// sign the server's, in PEM format (default: whom the system trusts), `cert` and `key` are files with this
+    /// client's own, `server-name` is the name in the server's certificate (default: the host in the URL). It overrides the
+    /// same setting in `YADTQ_REDIS_TLS` (`ca=/etc/ca.pem,..`).
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), yadtq::Error> {
+    /// let client = yadtq::Client::builder().redis("rediss://redis:6380").redis_tls("ca", "/etc/ca.pem");
+    /// # client.build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn redis_tls(mut self, setting: impl Into<String>, value: impl Into<String>) -> Self {
+        self.redis_tls.push((setting.into(), Secret::new(value)));
         self
     }
 
@@ -204,6 +222,7 @@ impl ClientBuilder {
                     .redis
                     .or_else(|| var(REDIS).map(Secret::new))
                     .unwrap_or_else(|| Secret::new("redis://localhost:6379")),
+                redis_tls: self.redis_tls,
                 environment: Secret::new(var(KAFKA_CONF).unwrap_or_default()),
                 kafka_conf: self.kafka_conf,
                 partitions: self.partitions,

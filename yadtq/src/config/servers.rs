@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::settings::{KAFKA_CONF, REDIS, Settings};
+use super::settings::{KAFKA_CONF, REDIS, REDIS_TLS, Settings, var};
 use crate::{
     broker::{
         Broker,
@@ -10,7 +10,10 @@ use crate::{
     },
     core::{names::Namespace, secret::Secret},
     error::Error,
-    store::{Store, redis::RedisStore},
+    store::{
+        Store,
+        redis::{RedisStore, TlsSettings},
+    },
 };
 
 /// Kafka and Redis, which are not connected to yet.
@@ -18,6 +21,7 @@ use crate::{
 pub(crate) struct Servers {
     kafka: KafkaConfig,
     redis: Secret,
+    redis_tls: TlsSettings,
 }
 
 impl Servers {
@@ -33,7 +37,11 @@ impl Servers {
             send_timeout: settings.send_timeout,
             namespace: namespace.clone(),
         };
-        Ok(Self { kafka, redis: settings.redis })
+        let given = var(REDIS_TLS).unwrap_or_default();
+        let mut redis_tls = KafkaConfig::parse_extra(&given).map_err(|e| Error::config(REDIS_TLS, e))?;
+        redis_tls.extend(settings.redis_tls);
+        let redis_tls = TlsSettings::of(redis_tls).map_err(|e| Error::config(REDIS_TLS, e))?;
+        Ok(Self { kafka, redis: settings.redis, redis_tls })
     }
 
     /// Opens connections to Kafka. A server that cannot be reached is retried in the background.
@@ -44,7 +52,7 @@ impl Servers {
 
     /// The same for Redis. The connections belong to the current runtime.
     pub(super) fn open_store(&self, namespace: &Namespace) -> Result<Arc<dyn Store>, Error> {
-        Ok(RedisStore::connect(self.redis.expose(), namespace).map_err(|e| Error::config(REDIS, e))?)
+        Ok(RedisStore::connect(self.redis.expose(), &self.redis_tls, namespace).map_err(|e| Error::config(REDIS, e))?)
     }
 
     /// Their addresses without passwords, to show them to a person.

@@ -13,10 +13,14 @@ pub(crate) const NAMESPACE: &str = "YADTQ_NAMESPACE";
 /// The variable with settings for librdkafka, `key=value,..`.
 pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
 
+/// The variable with settings of TLS towards Redis, `key=value,..`.
+pub(crate) const REDIS_TLS: &str = "YADTQ_REDIS_TLS";
+
 /// What [`ClientBuilder`](super::ClientBuilder) and the environment say about Kafka and Redis.
 pub(super) struct Settings {
     pub(super) kafka: String,
     pub(super) redis: Secret,
+    pub(super) redis_tls: Vec<(String, Secret)>,
     /// The value of `YADTQ_KAFKA_CONF`.
     pub(super) environment: Secret,
     pub(super) kafka_conf: Vec<(String, Secret)>,

@@ -45,6 +45,8 @@ pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time that the answer to a heartbeat may take: 4 s.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(4);
+/// The time after which a connection that cannot be made is logged again, if the reason is the same.
+const DOWN_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that has not been connected for longer is built anew, in case it is fred that is stuck: 60 s.
 const STUCK_CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -144,7 +146,7 @@ enum Link {
 enum Health {
     Up(Instant),
     Refusing { since: Instant, is_replica: bool, is_logged: bool },
-    Down { since: Instant, error: String },
+    Down { since: Instant, error: String, logged: Option<Instant> },
 }
 
 impl Connection {
@@ -165,7 +167,11 @@ impl Connection {
             server,
             is_in_cluster,
             client: RwLock::new(build(config, P::BACKLOG)),
-            health: Mutex::new(Health::Down { since: Instant::now(), error: "not connected yet".to_owned() }),
+            health: Mutex::new(Health::Down {
+                since: Instant::now(),
+                error: "not connected yet".to_owned(),
+                logged: None,
+            }),
             link: watch::Sender::new(Link::New),
             generation: AtomicU64::new(next_generation()),
             is_answering: AtomicBool::new(false),
@@ -266,12 +272,20 @@ impl Shared {
     fn down(&self, purpose: &str, error: String) {
         self.generation.store(next_generation(), Ordering::SeqCst);
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let (event, since) = match *health {
-            Health::Up(_) | Health::Refusing { .. } => ("backend_disconnected", Instant::now()),
-            Health::Down { since, .. } => ("backend_reconnecting", since),
+        let now = Instant::now();
+        let (event, since, logged) = match &*health {
+            Health::Up(_) | Health::Refusing { .. } => ("backend_disconnected", now, None),
+            // The same again is logged now and then.
+            Health::Down { since, error: earlier, logged } => {
+                ("backend_reconnecting", *since, logged.filter(|_| *earlier == error))
+            }
         };
-        tracing::warn!(event, server = self.server, purpose, error, "not connected to redis");
-        *health = Health::Down { since, error };
+        let is_recent = logged.is_some_and(|at| now.duration_since(at) < DOWN_LOG_INTERVAL);
+        if !is_recent {
+            tracing::warn!(event, server = self.server, purpose, error, "not connected to redis");
+        }
+        let logged = logged.filter(|_| is_recent).or(Some(now));
+        *health = Health::Down { since, error, logged };
         self.link.send_replace(Link::Down);
     }
 

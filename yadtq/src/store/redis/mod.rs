@@ -40,6 +40,8 @@ mod tasks;
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod unique_keys;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -51,6 +53,7 @@ use fred::{
     types::{ClusterHash, CustomCommand, config::Config},
 };
 
+pub(crate) use self::address::TlsSettings;
 use self::{connection::Connection, connections::Connections, keys::Keys, registry::Heartbeats, rights::Rights};
 use super::{Store, StoreError, StoreInfo};
 use crate::core::{names::Namespace, secret::Secret};
@@ -71,7 +74,7 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store at `redis://[user:password@]host[:port][/database]`, `rediss://` (with the feature `tls`),
+    /// A store at `redis://[user:password@]host[:port][/database]`, `rediss://` (with the feature `redis-tls`),
     /// `redis-cluster://host:port[?node=host:port]` or `redis-sentinel://..`. Returns at once; a server that cannot
     /// be reached is tried again for as long as the store lives.
     ///
@@ -82,8 +85,8 @@ impl RedisStore {
     /// # Errors
     ///
     /// [`StoreError::Address`] if the address cannot be used.
-    pub(crate) fn connect(url: &str, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
-        let config = address::parse(&Secret::new(url))?;
+    pub(crate) fn connect(url: &str, tls: &TlsSettings, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
+        let config = address::parse(&Secret::new(url), tls)?;
         let is_clustered = config.server.is_clustered();
         let (keys, heartbeats) = (Keys::new(namespace), Heartbeats::default());
         let connections = Connections::open(&config, keys.probe());

@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{RedisStore, connections::Connections};
+use super::{RedisStore, TlsSettings, connections::Connections};
 use crate::{
     core::{
         lifecycle::{FollowUp, TaskState},
@@ -39,7 +39,7 @@ pub(in crate::store) async fn redis_for_test() -> Arc<RedisStore> {
 
 /// A store in a fresh namespace, once it is connected.
 pub(super) async fn connected(url: &str) -> Arc<RedisStore> {
-    let store = RedisStore::connect(url, &fresh_namespace()).unwrap();
+    let store = RedisStore::connect(url, &TlsSettings::default(), &fresh_namespace()).unwrap();
     until("connected", || store.connected_for().is_some()).await;
     store
 }
@@ -206,7 +206,7 @@ pub(in crate::store) async fn restricted_for_test() -> OnOwnServer {
     drop(shared);
     let namespace = fresh_namespace();
     let url = server.add_user(&namespace, |right| !right.starts_with('&')).await;
-    let store = RedisStore::connect(&url, &namespace).unwrap();
+    let store = RedisStore::connect(&url, &TlsSettings::default(), &namespace).unwrap();
     until("connected", || store.connected_for().is_some()).await;
     OnOwnServer { store, _server: server }
 }

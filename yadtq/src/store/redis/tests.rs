@@ -14,7 +14,7 @@ use fred::{
 use tokio::time::timeout;
 
 use super::{
-    RedisStore,
+    RedisStore, TlsSettings,
     call::BYTES_PER_CALL,
     testing::{OwnServer, connected, fresh_namespace, redis_for_test, restricted_for_test, until},
 };
@@ -245,7 +245,7 @@ async fn an_outage_ends_where_it_began() {
 async fn a_server_that_comes_up_later_is_found() {
     let mut server = OwnServer::start().await;
     server.stop();
-    let store = RedisStore::connect(&server.url(), &fresh_namespace()).unwrap();
+    let store = RedisStore::connect(&server.url(), &TlsSettings::default(), &fresh_namespace()).unwrap();
     let mut replies = store.replies(&"client".into()).await.unwrap();
     assert_eq!(store.connected_for(), None);
     server.start_again().await;
@@ -384,7 +384,7 @@ async fn a_server_that_takes_no_writes_counts_as_away_and_can_be_read() {
 async fn a_half_open_server_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
-    let store = RedisStore::connect(&url, &fresh_namespace()).unwrap();
+    let store = RedisStore::connect(&url, &TlsSettings::default(), &fresh_namespace()).unwrap();
     let started = Instant::now();
     let error = store.ping().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
@@ -467,7 +467,7 @@ async fn ping_names_what_the_user_lacks() {
     let warnings = async |lacks: &str| {
         let namespace = fresh_namespace();
         let url = server.add_user(&namespace, |right| !right.starts_with(lacks)).await;
-        let store = RedisStore::connect(&url, &namespace).unwrap();
+        let store = RedisStore::connect(&url, &TlsSettings::default(), &namespace).unwrap();
         until("connected", || store.connected_for().is_some()).await;
         let info = store.ping().await.unwrap();
         let rights = info.warnings.into_iter().filter(|warning| warning.contains("this user"));
@@ -493,15 +493,16 @@ async fn ping_describes_the_server() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_used_is_named_without_its_password() {
-    let tls: &[&str] =
-        if cfg!(any(feature = "tls", feature = "tls-system")) { &[] } else { &["rediss://localhost:6379"] };
+    let tls: &[&str] = if cfg!(feature = "redis-tls") { &[] } else { &["rediss://localhost:6379"] };
     let unusable = ["", "localhost:6379", "http://localhost", "redis://", "redis://h:99999", "redis://h/notanumber"];
     for url in unusable.iter().chain(tls) {
-        let error = RedisStore::connect(url, &fresh_namespace()).unwrap_err();
+        let error = RedisStore::connect(url, &TlsSettings::default(), &fresh_namespace()).unwrap_err();
         assert!(matches!(error, StoreError::Address { .. }), "{error:?}");
         assert!(error.to_string().contains(url), "{error}");
     }
-    let error = RedisStore::connect("redis://me:secret@h:99999", &fresh_namespace()).unwrap_err().to_string();
+    let error = RedisStore::connect("redis://me:secret@h:99999", &TlsSettings::default(), &fresh_namespace())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("redis://h:99999") && !error.contains("secret"), "{error}");
 }
 
