@@ -73,7 +73,9 @@ pub(crate) struct Window<K, V> {
     found: Buffer<K, V>,
     scan: Option<Scan<K, V>>,
     /// Tasks that were popped, and whose deletion is not in the log yet.
-    popped: HashMap<K, DueKey>,
+    popped: HashMap<K, Popped>,
+    /// Tasks that were fired, and whose deletion is in the log but has not arrived at the tail yet.
+    leaving: HashMap<K, DueKey>,
     /// The lowest offset of the popped tasks that were dropped, and are still to be fired.
     lost: Option<i64>,
     outdated: Outdated,
@@ -81,6 +83,14 @@ pub(crate) struct Window<K, V> {
     seen: Option<Seen>,
     /// The offset after the last record that arrived at the tail. `None`: unknown.
     tail: Option<i64>,
+}
+
+/// A task that was popped.
+#[derive(Clone, Copy, Debug)]
+struct Popped {
+    due_key: DueKey,
+    /// Whether its deletion has arrived at the tail.
+    is_deleted: bool,
 }
 
 /// The records before a horizon, and where others are.
@@ -123,11 +133,11 @@ struct Scan<K, V> {
 #[derive(Debug, Default)]
 struct Outdated {
     hashes: Hashes,
-    /// By key: the offset of its latest record.
-    latest: HashMap<(u64, u64), i64>,
+    /// By key: no record up to this offset means anything.
+    until: HashMap<(u64, u64), i64>,
     /// What is above this offset is noted completely.
     complete_from: i64,
-    /// The latest fired task that was not noted: its due time, and the offset of its deletion.
+    /// Of the fired tasks that were not noted: the latest due time, and the highest offset.
     fired: Option<(DueKey, i64)>,
 }
 
@@ -148,34 +158,40 @@ impl Outdated {
     const NOTE_BYTES: usize = 58;
 
     fn has(&self, key: &[u8], offset: i64) -> bool {
-        !self.latest.is_empty() && self.latest.get(&self.hashes.of(key)).is_some_and(|&latest| offset < latest)
+        !self.until.is_empty() && self.until.get(&self.hashes.of(key)).is_some_and(|&until| offset <= until)
     }
 
-    /// Notes a deletion or a replacement, if there is room.
+    /// Notes a deletion or a replacement at this offset, if there is room.
     fn note(&mut self, key: &[u8], offset: i64, most: usize) {
         let key = self.hashes.of(key);
-        if self.latest.len() < most || self.latest.contains_key(&key) {
-            self.latest.insert(key, offset);
+        if self.until.len() < most || self.until.contains_key(&key) {
+            self.until.insert(key, offset - 1);
         } else {
             self.complete_from = self.complete_from.max(offset + 1);
         }
     }
 
     /// Notes the deletion of a task that was fired. These leave half of the room to others, because a due time can stand
-    /// for them too.
+    /// for them too. They are forgotten with the task's own record, which is long before their deletion.
     fn note_fired(&mut self, key: &[u8], due_key: DueKey, offset: i64, most: usize) {
-        if self.latest.len() < most / 2 {
+        let hashes = self.hashes.of(key);
+        if self.until.contains_key(&hashes) {
+            // The log has had another record of it.
             return self.note(key, offset, most);
         }
-        let (latest, until) = self.fired.unwrap_or((due_key, offset));
-        self.fired = Some((latest.max(due_key), until.max(offset)));
+        if self.until.len() < most / 2 {
+            self.until.insert(hashes, due_key.1);
+            return;
+        }
+        let (latest, until) = self.fired.unwrap_or((due_key, due_key.1));
+        self.fired = Some((latest.max(due_key), until.max(due_key.1)));
     }
 
     /// Forgets what is about records below this offset alone.
     fn prune(&mut self, floor: i64) {
-        self.latest.retain(|_, latest| *latest > floor);
-        self.latest.shrink_to(self.latest.len() * 2);
-        self.fired = self.fired.filter(|&(_, until)| until > floor);
+        self.until.retain(|_, until| *until >= floor);
+        self.until.shrink_to(self.until.len() * 2);
+        self.fired = self.fired.filter(|&(_, until)| until >= floor);
     }
 
     /// Whether all is noted of the records from this offset and this horizon on.
@@ -226,6 +242,7 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
             found: Buffer::before((u64::MAX, i64::MAX)),
             scan: None,
             popped: HashMap::new(),
+            leaving: HashMap::new(),
             lost: None,
             outdated: Outdated::default(),
             seen: Some(Seen::new()),
@@ -252,9 +269,13 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
         }
         let was_here = self.remove(&key);
         let may_be_older = was_here || self.was_seen(key.as_ref(), value.is_some());
-        let most = self.limits.note_bytes / Outdated::NOTE_BYTES;
-        match self.popped.get(&key) {
-            Some(&due_key) if value.is_none() => self.outdated.note_fired(key.as_ref(), due_key, offset, most),
+        let (most, popped, leaving) = (self.most_notes(), self.popped.get_mut(&key), self.leaving.remove(&key));
+        let fired = popped.map(|popped| {
+            popped.is_deleted |= value.is_none();
+            popped.due_key
+        });
+        match fired.or(leaving) {
+            Some(due_key) if value.is_none() => self.outdated.note_fired(key.as_ref(), due_key, offset, most),
             // One that was popped is in the log too.
             Some(_) => self.outdated.note(key.as_ref(), offset, most),
             None if may_be_older => self.outdated.note(key.as_ref(), offset, most),
@@ -263,6 +284,10 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
         if let Some((due, value)) = value {
             self.put((due, offset), Entry { key, value, size });
         }
+    }
+
+    fn most_notes(&self) -> usize {
+        self.limits.note_bytes / Outdated::NOTE_BYTES
     }
 
     /// Whether the log may have an earlier record of the key. Not known once it was read.
@@ -315,18 +340,22 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
         let Entry { key, value, size } = entry.remove();
         buffer.keys.remove(&key);
         buffer.bytes -= size;
-        self.popped.insert(key, due_key);
+        self.popped.insert(key, Popped { due_key, is_deleted: false });
         Some(value)
     }
 
     /// A task that was popped is fired, and its deletion is in the log.
     pub(crate) fn fired(&mut self, key: &K) {
-        self.popped.remove(key);
+        let popped = self.popped.remove(key).filter(|popped| !popped.is_deleted);
+        // The deletion of a record without a key never arrives.
+        if let Some(Popped { due_key, .. }) = popped.filter(|_| self.leaving.len() < self.most_notes() / 4) {
+            self.leaving.insert(key.clone(), due_key);
+        }
     }
 
     /// A task that was popped could not be fired, and is dropped from memory. [`reset`](Self::reset) finds it again.
     pub(crate) fn lose(&mut self, key: &K) {
-        if let Some((_, offset)) = self.popped.remove(key) {
+        if let Some(Popped { due_key: (_, offset), .. }) = self.popped.remove(key) {
             self.lost = Some(self.lost.map_or(offset, |lost| lost.min(offset)));
         }
     }
@@ -349,8 +378,9 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
     pub(crate) fn reset(&mut self, is_tail_known: bool) {
         let floor = self.floor().unwrap_or(0);
         if !is_tail_known {
-            (self.tail, self.outdated.complete_from) = (None, i64::MAX);
+            (self.tail, self.outdated.complete_from, self.leaving) = (None, i64::MAX, HashMap::new());
         }
+        self.outdated.prune(floor);
         (self.scan, self.lost) = (None, None);
         self.found = Buffer::before((u64::MAX, i64::MAX));
         self.soon = Buffer::before((0, i64::MIN));
@@ -379,7 +409,7 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let seen = self.seen.as_ref().map_or(0, |seen| seen.0.len() * size_of::<u64>());
-        let notes = self.outdated.latest.capacity() * 8 / 7 * 25;
+        let notes = self.outdated.until.capacity() * 8 / 7 * 25;
         self.buffers().map(|buffer| buffer.bytes).sum::<usize>() + notes + seen
     }
 
@@ -391,8 +421,12 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
     #[must_use]
     pub(crate) fn floor(&self) -> Option<i64> {
         let entries = self.buffers().flat_map(|buffer| buffer.entries.keys().map(|due_key| due_key.1));
-        let beyond = self.buffers().filter_map(|buffer| Some(buffer.beyond?.offset));
-        let popped = self.popped.values().map(|due_key| due_key.1);
+        let beyond = |buffer: &Buffer<K, V>| buffer.beyond.map(|beyond| beyond.offset);
+        let scan = self.scan.as_ref();
+        // What a scan has read is in memory, or beyond its own horizon.
+        let unread = beyond(&self.soon).map(|offset| scan.map_or(offset, |scan| offset.max(scan.position)));
+        let beyond = unread.into_iter().chain(beyond(&self.found)).chain(scan.and_then(|scan| beyond(&scan.buffer)));
+        let popped = self.popped.values().map(|popped| popped.due_key.1);
         entries.chain(beyond).chain(popped).chain(self.lost).chain(self.tail).min()
     }
 
@@ -438,14 +472,17 @@ impl<K: AsRef<[u8]> + Clone + Eq + Hash, V> Window<K, V> {
 
     /// Takes a record that the scan read. `false`: the scan has read all that it has to.
     pub(crate) fn scanned(&mut self, record: Record<K, V>) -> bool {
-        let Self { limits, soon, found, scan: Some(scan), popped, outdated, tail, .. } = self else { return false };
+        let Self { limits, soon, found, scan: Some(scan), popped, leaving, outdated, tail, .. } = self else {
+            return false;
+        };
         let Record { key, offset, size, value } = record;
         // The rest arrives at the tail.
         if tail.is_some_and(|tail| offset >= tail) {
             return false;
         }
         scan.position = scan.position.max(offset + 1);
-        if outdated.has(key.as_ref(), offset) || popped.get(&key).is_some_and(|due_key| due_key.1 >= offset) {
+        let popped = popped.get(&key).map(|popped| popped.due_key).or_else(|| leaving.get(&key).copied());
+        if outdated.has(key.as_ref(), offset) || popped.is_some_and(|due_key| due_key.1 >= offset) {
             return true;
         }
         // What has arrived at the tail is newer, or the same.
@@ -787,7 +824,7 @@ mod tests {
         assert!(window.bytes() <= most, "{} of {most} bytes", window.bytes());
         window.loaded();
         assert!(window.bytes() <= most - 1_024 * KIB, "{} of {most} bytes", window.bytes());
-        assert!(window.outdated.latest.len() > 10_000, "deletions whose records were read are noted");
+        assert!(window.outdated.until.len() > 10_000, "deletions whose records were read are noted");
     }
 
     /// What is due together is read once, however much it is, and from its first record on.
@@ -819,6 +856,41 @@ mod tests {
         }
         assert_eq!(read, waiting);
         assert_eq!(window.floor(), Some(ended + waiting), "and all of it can be purged");
+    }
+
+    /// A queue that refuses a task now and then does not have the backlog read again from its first record.
+    #[test]
+    fn a_backlog_of_which_some_are_refused_is_read_little_more_than_once() {
+        let mut window = Window::new(WindowLimits { note_bytes: 1_000 * Outdated::NOTE_BYTES, ..LIMITS }, 0);
+        let key = |n: i64| n.to_be_bytes().to_vec();
+        let record = |n: i64, value| Record { key: key(n), offset: n, size: 1, value };
+        let waiting = 10_000;
+        (0..waiting).for_each(|n| window.tail(record(n, Some((500, n)))));
+        window.loaded();
+        let (mut popped, mut fired, mut read) = (0, std::collections::HashSet::new(), 0);
+        while fired.len() < 10_000 {
+            while let Some(n) = window.pop(1_000) {
+                popped += 1;
+                if popped % 100 == 0 {
+                    window.lose(&key(n));
+                    window.reset(true);
+                } else {
+                    window.fired(&key(n));
+                    let offset = waiting + i64::try_from(fired.len()).unwrap();
+                    window.tail(Record { offset, ..record(n, None) });
+                    assert!(fired.insert(n), "once");
+                }
+            }
+            while let Some(position) = window.scan(1_000) {
+                if position >= waiting {
+                    window.end_scan();
+                    break;
+                }
+                read += 1;
+                window.scanned(record(position, Some((500, position))));
+            }
+        }
+        assert!(read < 2 * waiting, "{read} for {waiting}");
     }
 
     #[test]
