@@ -53,6 +53,9 @@ async fn work() -> Result<(), Error> {
         // A test does not wait for an hour.
         .retry(Retry::new().max(3).base(Duration::from_secs(1)))
         .state(Arc::clone(&record));
+    if let Ok(ms) = env::var("TEST_UNKNOWN_MS") {
+        worker = worker.unknown_task_window(Duration::from_millis(ms.parse().expect("TEST_UNKNOWN_MS is a number")));
+    }
     if let Ok(slots) = env::var("TEST_SLOTS") {
         worker = worker.concurrency(slots.parse().expect("TEST_SLOTS is a number"));
     }

@@ -13,7 +13,7 @@ use rdkafka::{
 use yadtq::Error;
 use yadtq_tests::{servers, tasks};
 
-use super::Bench;
+use super::{Bench, worker_with};
 
 const BIG: usize = 10 * 1_024 * 1_024;
 
@@ -72,7 +72,7 @@ fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ),
         (
             "unknown task",
-            br#"{"task-id":"who","task":"nobody-knows","args":[],"retry":{"max":0}}"#.to_vec(),
+            br#"{"task-id":"who","task":"nobody-knows","args":[]}"#.to_vec(),
             "unknown-task",
             "nobody-knows",
         ),
@@ -104,7 +104,7 @@ async fn bad_records_become_dead_letters_and_disturb_no_task() {
     }
     let neighbours = bench.client.send_many((0..100).map(|i| tasks::add.call(i, i))).await;
 
-    let mut worker = bench.worker();
+    let mut worker = worker_with(&bench.env.clone().with("TEST_UNKNOWN_MS", "0"));
     for (i, handle) in (0..).zip(neighbours) {
         let handle = handle.expect("acknowledged");
         assert_eq!(handle.wait(Duration::from_secs(60)).await.expect("a neighbour completes"), i + i);

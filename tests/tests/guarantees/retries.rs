@@ -127,17 +127,34 @@ async fn a_task_with_an_unknown_name_runs_once_a_worker_registers_it() {
         .await
         .expect("a client");
     // The old version of a service registers only another task of the queue.
-    let old = yadtq::Worker::builder().client(&client).register(tasks::brief).queues(["default"]);
-    let old = old.unknown_task_grace(Duration::from_secs(1)).start().await.expect("a worker");
-    let handle = tasks::nap.call(5).max_retries(10).send(&bench.client).await.expect("acknowledged");
-    let unknown = async || {
-        let error = info(&bench, &handle).await.error?;
-        (error.kind == ErrorKind::UnknownTask).then_some(())
-    };
-    until("the old worker does not know it", unknown).await;
-    let _new = bench.worker();
-    old.stop().await.expect("it stops");
-    assert_eq!(handle.wait(WAIT).await.expect("the new worker knows it"), 5);
+    let mut old = Vec::new();
+    for _ in 0..9 {
+        let worker = yadtq::Worker::builder().client(&client).register(tasks::brief).queues(["default"]);
+        old.push(worker.unknown_task_grace(Duration::from_secs(1)).start().await.expect("a worker"));
+    }
+    let calls = (0..100).map(|n| tasks::nap.call(n).max_retries(0));
+    let new: Vec<_> = bench.client.send_many(calls).await.into_iter().map(|sent| sent.expect("acknowledged")).collect();
+    for handle in [&new[0], &new[99]] {
+        let unknown = async || {
+            let info = info(&bench, handle).await;
+            assert_eq!(info.attempt, 1, "no attempt was made");
+            (info.error?.kind == ErrorKind::UnknownTask).then_some(())
+        };
+        until("the old workers do not know it", unknown).await;
+    }
+    // The deploy goes slowly: one of ten workers is new, and it stays like that.
+    let worker = bench.worker();
+    for (n, handle) in (0..).zip(&new) {
+        assert_eq!(handle.wait(WAIT).await.expect("the new worker knows it"), n);
+    }
+    for (n, sent) in (0..).zip(bench.client.send_many((0..100).map(|n| tasks::nap.call(n))).await) {
+        assert_eq!(sent.expect("acknowledged").wait(WAIT).await.expect("offered to the new worker"), n);
+    }
+    assert_eq!(bench.client.admin().dead_letters().count().await.expect("an answer"), 0);
+    drop(worker);
+    for old in old {
+        old.stop().await.expect("it stops");
+    }
 }
 
 /// Servers of the test's own, which it can suspend, and a worker that runs the first attempt of a failing task.

@@ -147,7 +147,7 @@ impl<T> Call<T> {
 
     /// How long one run may take before it is asked to end: [`Context::cancelled`](crate::Context::cancelled) returns, and
     /// the task can save what it has. It goes on if it does not end; what it returns is its outcome. At least 1 ms. Default:
-    /// the task's own, else it is not asked.
+    /// the task's own, else 90 % of the timeout.
     ///
     /// ```no_run
     /// # #[yadtq::task] async fn crawl(url: String) {}

@@ -29,6 +29,9 @@ pub struct WorkerInfo {
     pub version: String,
     /// Queues it serves.
     pub queues: Vec<String>,
+    /// The names of the tasks that it knows, in their order, up to 8 KB of them.
+    #[serde(default)]
+    pub tasks: Vec<String>,
     /// Tasks it can run at once, blocking ones included.
     pub slots: usize,
     /// Tasks that it runs now.

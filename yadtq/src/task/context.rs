@@ -50,6 +50,7 @@ struct Inner {
     last_error: Option<Arc<Failure>>,
     token: Token,
     cancel: CancellationToken,
+    stopping: CancellationToken,
     state: States,
     reporter: Reporter,
 }
@@ -59,8 +60,14 @@ impl Context {
         id: TaskId, task: Arc<str>, queue: Arc<str>, attempt: u32, token: Token, cancel: CancellationToken,
         state: States,
     ) -> Self {
-        let (last_error, reporter) = (None, Reporter::default());
-        Self { inner: Arc::new(Inner { id, task, queue, attempt, last_error, token, cancel, state, reporter }) }
+        let (last_error, reporter, stopping) = (None, Reporter::default(), CancellationToken::new());
+        let inner = Inner { id, task, queue, attempt, last_error, token, cancel, stopping, state, reporter };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same context, in a worker that begins to stop when this is cancelled.
+    pub(crate) fn stopping_with(self, stopping: CancellationToken) -> Self {
+        Self { inner: Arc::new(Inner { stopping, ..Arc::unwrap_or_clone(self.inner) }) }
     }
 
     /// The same context, whose progress goes to this buffer.
@@ -181,8 +188,10 @@ impl Context {
         self.inner.reporter.report(&self.inner.id, self.inner.token, &value);
     }
 
-    /// Whether this run should stop: the task was revoked, its soft timeout or its timeout is over, its lease is lost, or the
-    /// worker stops and its drain timeout is over. What the task returns may still be recorded.
+    /// Whether this run should stop: the task was revoked, its soft timeout is over (by default, 90 % of its timeout), the worker
+    /// stops and 90 % of its drain timeout are over, or its lease is lost. Unless the lease is lost, the task has some time
+    /// then: an `async` task is dropped at its timeout, at the end of the drain timeout, or after
+    /// [`revoke_grace`](crate::WorkerBuilder::revoke_grace). What it returns until then counts.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.inner.cancel.is_cancelled()
@@ -195,6 +204,42 @@ impl Context {
     /// Waits until this run should stop; see [`is_cancelled`](Self::is_cancelled).
     pub async fn cancelled(&self) {
         self.inner.cancel.cancelled().await;
+    }
+
+    /// Whether the worker begins to stop. The task may go on for the [drain timeout](crate::WorkerBuilder::drain_timeout); one that
+    /// would take longer can end early, and snooze or fail to be run again elsewhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use yadtq::{Context, TaskError};
+    ///
+    /// #[yadtq::task]
+    /// async fn import(ctx: Context, rows: Vec<String>) -> Result<usize, TaskError> {
+    ///     for _row in &rows {
+    ///         if ctx.is_stopping() {
+    ///             return Err(TaskError::snooze(Duration::ZERO)); // another worker goes on
+    ///         }
+    ///     }
+    ///     Ok(rows.len())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stopping.is_cancelled()
+    }
+
+    /// Waits until the worker begins to stop; see [`is_stopping`](Self::is_stopping).
+    ///
+    /// ```
+    /// # async fn f(ctx: yadtq::Context, work: impl Future<Output = u32>) -> Option<u32> {
+    /// tokio::select! {
+    ///     done = work => Some(done),
+    ///     () = ctx.stopping() => None,
+    /// }
+    /// # }
+    /// ```
+    pub async fn stopping(&self) {
+        self.inner.stopping.cancelled().await;
     }
 }
 

@@ -124,6 +124,7 @@ pub(crate) struct Envelope {
     pub limit_slot: Option<u64>,
     pub last_error: Option<Arc<Failure>>,
     pub replayed: Option<u64>,
+    pub unknown_since: Option<u64>,
 }
 
 impl Envelope {
@@ -178,6 +179,7 @@ impl Envelope {
             limit_slot: reading.limit_slot,
             last_error: reading.last_error.map(Arc::new),
             replayed: reading.replayed,
+            unknown_since: reading.unknown_since,
         })
     }
 
@@ -203,6 +205,8 @@ pub(crate) struct FollowUp<'a> {
     pub priority: Priority,
     /// The time at which limits allow the task to start, in ms since the Unix epoch; `None`: it does not wait for limits.
     pub limit_slot: Option<u64>,
+    /// Since when the task waits for a worker that knows its name, in ms since the Unix epoch; `None`: it does not.
+    pub unknown_since: Option<u64>,
     /// The failure that led to the next record, as JSON text, if there was one.
     pub error: Option<&'a str>,
 }
@@ -219,6 +223,7 @@ pub(crate) fn follow_up(record: &[u8], next: FollowUp<'_>) -> Result<Bytes, serd
         fields.insert("attempt", json(next.attempt));
         fields.set("last-error", error);
         fields.set("limit-slot", slot);
+        fields.set("unknown-since", next.unknown_since.map(json));
         fields.set("eta", next.eta.map(json));
         if next.eta.is_some() {
             fields.insert("queue", json(next.queue));

@@ -77,6 +77,9 @@ pub(crate) struct Record<'a> {
     /// When an operator had the task run again, in ms since the Unix epoch: it lifts earlier revocations. Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<u64>,
+    /// Since when the task waits for a worker that knows its name, in ms since the Unix epoch. Default: it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<u64>,
 }
 
 impl<'a> Record<'a> {
@@ -103,6 +106,7 @@ impl<'a> Record<'a> {
             limit_slot: None,
             last_error: None,
             replayed: None,
+            unknown_since: None,
         }
     }
 
@@ -129,7 +133,7 @@ impl<'a> Record<'a> {
 pub struct TaskOptions {
     /// The longest time that one run may take. Default: no limit.
     pub timeout: Option<Duration>,
-    /// How long one run may take before it is asked to end; it goes on if it does not. Default: it is not asked.
+    /// How long one run may take before it is asked to end; it goes on if it does not. Default: 90 % of the timeout.
     pub soft_timeout: Option<Duration>,
     /// How long the result is kept; zero keeps none. Default: 24 h.
     pub result_ttl: Option<Duration>,
@@ -148,12 +152,21 @@ impl TaskOptions {
         }
     }
 
+    /// When a run is asked to end: before its timeout, so that it has time to.
+    pub(crate) fn asks_to_end_after(&self) -> Option<Duration> {
+        let soft = self.soft_timeout.filter(|soft| self.timeout.is_none_or(|hard| *soft < hard));
+        soft.or_else(|| Some(self.timeout? * 9 / 10))
+    }
+
     /// Checks the options of a call. The error is the field that is wrong, and the problem.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         for (field, time) in [("timeout", self.timeout), ("soft_timeout", self.soft_timeout)] {
             if time.is_some_and(|time| time < Duration::from_millis(1)) {
                 return Err((field, "must be at least 1 ms".to_owned()));
             }
+        }
+        if self.soft_timeout.zip(self.timeout).is_some_and(|(soft, hard)| soft >= hard) {
+            return Err(("soft_timeout", "must be shorter than the timeout".to_owned()));
         }
         if self.result_ttl.is_some_and(|ttl| ttl > Duration::from_millis(MAX_DURATION_MS)) {
             return Err(("result_ttl", "must be at most 365 days".to_owned()));

@@ -97,17 +97,19 @@ fn a_record_is_rescheduled_with_all_its_fields() {
         queue: "mail",
         priority: Priority::Low,
         limit_slot: Some(5),
+        unknown_since: Some(6),
         error: None,
     };
     let next = follow_up(record, step).unwrap();
     let (task, text) = (Envelope::read(&next).unwrap(), std::str::from_utf8(&next).unwrap());
     assert_eq!((task.seq, task.attempt, task.args.as_str()), (4, 2, r#"{"b": 1}"#));
     assert!(text.contains(r#""then":{"x":[1e3]}"#), "{text}");
-    assert_eq!(task.limit_slot, Some(5));
-    let step = FollowUp { seq: 5, limit_slot: None, ..step };
+    assert_eq!((task.limit_slot, task.unknown_since), (Some(5), Some(6)));
+    let step = FollowUp { seq: 5, limit_slot: None, unknown_since: None, ..step };
+    let task = Envelope::read(&follow_up(&next, step).unwrap()).unwrap();
     assert_eq!(
-        Envelope::read(&follow_up(&next, step).unwrap()).unwrap().limit_slot,
-        None,
+        (task.limit_slot, task.unknown_since),
+        (None, None),
         "limits have let it start once; that does not count for the next record"
     );
 }
@@ -136,6 +138,7 @@ fn a_record_waits_and_goes_on_as_it_was() {
         queue: "mail",
         priority: Priority::Low,
         limit_slot: None,
+        unknown_since: None,
         error: Some(error),
     };
     let waiting = follow_up(record, step).unwrap();
@@ -254,7 +257,7 @@ proptest! {
         let (seq, queue) = ((task.seq + 1).min(MAX_SEQ), "mail");
         let error = task.last_error.as_ref().map(|failure| failure.to_json());
         let error = error.as_deref();
-        let step = FollowUp { seq, attempt: 7, eta, queue, priority: Priority::Low, limit_slot: None, error };
+        let step = FollowUp { seq, attempt: 7, eta, queue, priority: Priority::Low, limit_slot: None, unknown_since: None, error };
         let next = follow_up(&record, step).unwrap();
         let read = Envelope::read(&next).unwrap();
         prop_assert!(same(&read));

@@ -235,10 +235,26 @@ impl WorkerBuilder {
         self
     }
 
-    /// The shortest wait between two attempts of a task whose name no worker that saw it knows: a rolling deploy may
-    /// bring one that does. After as many attempts as [`retry`](Self::retry) allows, the task becomes a dead letter. Default: 5 s.
+    /// For how long a record whose task this worker does not know is offered to workers that do. Then it waits in Kafka and is
+    /// tried again, see [`unknown_task_window`](Self::unknown_task_window). Default: 5 s.
     pub fn unknown_task_grace(mut self, grace: Duration) -> Self {
         self.options.unknown_task_grace = grace;
+        self
+    }
+
+    /// For how long a task waits for a worker that knows its name, since the first worker that did not: a rolling deploy may
+    /// bring one. It is tried again after pauses that grow from 1 s to 1 min, and makes no attempt. Then it becomes a dead
+    /// letter (`unknown-task`). Default: 1 h.
+    ///
+    /// ```
+    /// # #[yadtq::task]
+    /// # async fn add(a: i64, b: i64) -> i64 { a + b }
+    /// # use std::time::Duration;
+    /// let worker = yadtq::Worker::builder().register(add).unknown_task_window(Duration::from_secs(600));
+    /// # let _ = worker;
+    /// ```
+    pub fn unknown_task_window(mut self, window: Duration) -> Self {
+        self.options.unknown_task_window = window;
         self
     }
 

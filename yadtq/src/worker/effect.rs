@@ -146,6 +146,8 @@ pub(crate) struct NextRecord {
     pub(crate) due: u64,
     /// The time that the limits have reserved for it, in ms since the Unix epoch.
     pub(crate) limit_slot: Option<u64>,
+    /// Since when it waits for a worker that knows its name, in ms since the Unix epoch.
+    pub(crate) unknown_since: Option<u64>,
     /// JSON text of the error that made it go on.
     pub(crate) error: Option<Arc<str>>,
     /// The offsets that are completed then: of the record, and of those that joined its run.

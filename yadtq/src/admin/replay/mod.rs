@@ -216,6 +216,7 @@ fn check(letter: &DeadLetter, now_ms: u64) -> Result<(DeadTask, Outgoing), NotRe
         queue: queue.as_str(),
         priority: task.priority,
         limit_slot: None,
+        unknown_since: None,
         error: None,
     };
     let next = envelope::follow_up(value, step).and_then(|next| envelope::replayed(&next, now_ms));

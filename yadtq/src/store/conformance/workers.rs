@@ -10,6 +10,7 @@ pub(super) fn info(id: &str) -> WorkerInfo {
         pid: 7,
         version: "0.1.0".to_owned(),
         queues: vec!["default".to_owned(), "mail".to_owned()],
+        tasks: vec!["add".to_owned(), "mul".to_owned()],
         slots: 20,
         running: 1,
         running_ids: vec!["a \"b\"".to_owned()],

@@ -14,6 +14,8 @@ use crate::{
 
 /// The most running tasks that a heartbeat lists by id.
 const MAX_LISTED_TASKS: usize = 100;
+/// The most bytes of the names of tasks that it lists.
+const MAX_NAME_BYTES: usize = 8 * 1_024;
 /// After this time without a subscription the worker's channel is subscribed to again.
 const DEAF_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -21,6 +23,8 @@ const DEAF_TIMEOUT: Duration = Duration::from_secs(3);
 pub(in crate::worker) struct Heartbeat {
     worker: WorkerId,
     plan: Arc<Plan>,
+    /// The names of the tasks that it knows.
+    tasks: Vec<String>,
     /// When the worker started, in ms since the Unix epoch.
     started_at: u64,
     /// Whether the latest heartbeat was answered.
@@ -53,6 +57,7 @@ impl Heartbeat {
         Self {
             worker: Arc::clone(worker),
             plan: Arc::clone(plan),
+            tasks: listed(plan.tasks.keys().copied()),
             started_at,
             is_connected: false,
             due: now,
@@ -71,6 +76,7 @@ impl Heartbeat {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             queues: self.plan.queues.iter().map(ToString::to_string).collect(),
+            tasks: self.tasks.clone(),
             slots: options.slots(),
             running: counts.running,
             running_ids: ids.take(MAX_LISTED_TASKS).map(ToString::to_string).collect(),
@@ -135,6 +141,17 @@ impl Heartbeat {
         }
         is_deaf
     }
+}
+
+/// The names in their order, as far as there is room.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let (mut names, mut room): (Vec<_>, _) = (names.collect(), MAX_NAME_BYTES);
+    names.sort_unstable();
+    let fits = |name: &&str| {
+        room = room.saturating_sub(name.len());
+        room > 0
+    };
+    names.into_iter().take_while(fits).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

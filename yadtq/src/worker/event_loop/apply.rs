@@ -126,9 +126,13 @@ impl EventLoop {
             Admission::Ready => {}
             Admission::Limited => self.start.limits.ask(id, &job, now.at),
             Admission::Ends(Ended::UnknownTask) => {
-                if let Some(run) = self.runs.table.get(&id) {
-                    warn!(event = "task_unknown", worker = %self.id, task_id = %id.task, task = %run.job.ask.task,
-                        attempt = run.job.ask.attempt, "no task of that name is registered here, and nobody else took it");
+                if let Some(run) = self.runs.table.get_mut(&id) {
+                    run.unknown_since = Some(job.envelope.unknown_since.unwrap_or(now.ms));
+                }
+                // Every task of that name is unknown.
+                if self.start.offers.unknown.is_news(&job.ask.task, now.at) {
+                    warn!(event = "task_unknown", worker = %self.id, task_id = %id.task, task = %job.ask.task,
+                        queue = %job.ask.queue, "no task of that name is registered here, and no other worker took it: it waits");
                 }
                 self.effects.push_back(Effect::End(id, Ended::UnknownTask));
             }

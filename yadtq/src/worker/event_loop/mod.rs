@@ -83,8 +83,8 @@ pub(in crate::worker) struct Stop {
 enum State {
     /// Takes tasks.
     Serving,
-    /// Waits for what runs, at most until this time.
-    Draining { until: Instant },
+    /// Waits for what runs, at most until this time. Before that, everything is asked to end, if it was not yet.
+    Draining { until: Instant, asks_at: Option<Instant> },
     /// Has cut off what runs, and waits for its end, at most until this time.
     Stopping { until: Instant },
 }
@@ -155,6 +155,12 @@ pub(super) async fn run(
     if timeout(LEAVE_TIMEOUT, worker.consumer.close()).await.is_err() {
         warn!(event = "goodbye_failed", worker = %worker.id, "kafka did not answer; others read what was not committed again");
     }
+    if worker.runs.is_runtime_gone {
+        let detail =
+            "the Tokio runtime on which its tasks run has ended: start it on one that lives as long as it does"
+                .to_owned();
+        return Err(Error::Worker { detail });
+    }
     Ok(exit)
 }
 
@@ -169,6 +175,7 @@ impl EventLoop {
             runtime: tasks.clone(),
             client: client.clone(),
             state: plan.state.clone(),
+            stopping: CancellationToken::new(),
             progress: Arc::default(),
             reports,
         };
@@ -279,8 +286,9 @@ impl EventLoop {
     /// Takes the next step on the way to the end, if it is time. `true`: nothing is left to do.
     fn advance(&mut self, stop: &Stop, now: Instant) -> bool {
         match self.state {
-            State::Serving if stop.drain.is_cancelled() => {
-                let limit = self.plan.options.drain_timeout;
+            State::Serving if stop.drain.is_cancelled() || self.runs.is_runtime_gone => {
+                let limit = self.plan.options.drain_timeout.min(LONGEST_TIMER);
+                self.executor.stopping.cancel();
                 info!(event = "worker_draining", worker = %self.id, running = self.runs.table.len(), ?limit,
                     "takes no new tasks");
                 self.stop_scheduler.cancel();
@@ -291,9 +299,13 @@ impl EventLoop {
                 self.start.offers.received.decline_all();
                 self.hand_over = Some(tokio::spawn(self.hand_over()));
                 self.runs.give_back_ready(|_| true, &mut self.effects);
-                self.state = State::Draining { until: now + self.plan.options.drain_timeout.min(LONGEST_TIMER) };
+                self.state = State::Draining { until: now + limit, asks_at: Some(now + limit * 9 / 10) };
             }
-            State::Draining { until } if self.is_idle() || now >= until || stop.now.is_cancelled() => {
+            State::Draining { until, asks_at: Some(at) } if now >= at => {
+                self.runs.ask_all_to_end();
+                self.state = State::Draining { until, asks_at: None };
+            }
+            State::Draining { until, .. } if self.is_idle() || now >= until || stop.now.is_cancelled() => {
                 self.runs.cut_off_all();
                 self.state = State::Stopping { until: now + LEAVE_TIMEOUT };
             }
@@ -332,7 +344,8 @@ impl EventLoop {
     /// When something has to be done although nothing happens.
     fn next_due(&self, now: Instant) -> Instant {
         let until = match self.state {
-            State::Draining { until } | State::Stopping { until } => Some(until),
+            State::Draining { until, asks_at } => Some(asks_at.unwrap_or(until)),
+            State::Stopping { until } => Some(until),
             State::Serving => None,
         };
         let due = [

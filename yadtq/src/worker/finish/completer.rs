@@ -261,6 +261,10 @@ impl Completer {
                     "task waits for its time");
                 goes_on(run, job.ask.attempt, due, job.envelope.last_error.clone(), now, out);
             }
+            // The log has said that its name is unknown.
+            Outcome::Unknown { due, .. } => {
+                goes_on(run, job.ask.attempt, due, job.envelope.last_error.clone(), now, out);
+            }
             Outcome::GivenBack(delay) => ask_after(run, delay, out),
         }
     }
@@ -293,11 +297,19 @@ fn positions(run: &Run) -> Vec<Position> {
 /// The task has another run at a later time. Usually another record asks for it. With an ordering key the same record does, so
 /// that those behind it wait.
 fn goes_on(run: &Run, attempt: u32, due: u64, error: Option<Arc<Failure>>, now: Now, out: &mut Effects) {
-    let limit_slot = run.limits.slot;
+    let (limit_slot, unknown_since) = (run.limits.slot, run.unknown_since);
     if run.job.envelope.ordering_key.is_none() {
         let error = error.map(|failure| failure.to_json().into());
         let (job, at) = (Arc::clone(&run.job), positions(run));
-        return out.push_back(Effect::PublishNext(NextRecord { job, attempt, due, limit_slot, error, at }));
+        return out.push_back(Effect::PublishNext(NextRecord {
+            job,
+            attempt,
+            due,
+            limit_slot,
+            unknown_since,
+            error,
+            at,
+        }));
     }
     let wait = Duration::from_millis(due.saturating_sub(now.ms));
     for job in run.jobs() {
@@ -306,6 +318,7 @@ fn goes_on(run: &Run, attempt: u32, due: u64, error: Option<Arc<Failure>>, now: 
         job.envelope.eta = Some(due);
         job.envelope.last_error.clone_from(&error);
         job.envelope.limit_slot = limit_slot;
+        job.envelope.unknown_since = unknown_since;
         out.push_back(Effect::WaitInPlace(Box::new(job), wait));
     }
 }

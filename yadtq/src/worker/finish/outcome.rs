@@ -5,10 +5,11 @@
 //!                        └─► End (what the store records) ──► what follows (completer.rs)
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::reschedule;
 use crate::{
+    clock::millis,
     core::lifecycle::End,
     task::{Steer, TaskError},
     wire::{
@@ -52,15 +53,20 @@ pub(super) enum Outcome {
     Retry { attempt: u32, due: u64, failure: Failure },
     /// The same attempt is made when it is due (in ms since the Unix epoch).
     Waits { due: u64 },
+    /// The same attempt is made when it is due, if it finds a worker that knows its name.
+    Unknown { due: u64, failure: Failure },
     /// Any worker may claim it; this one claims it again after this time.
     GivenBack(Duration),
 }
+
+/// The shortest and the longest pause of a task that no worker knows: it waits for as long as it has waited already.
+const UNKNOWN_PAUSES: RangeInclusive<u64> = 1_000..=60_000;
 
 /// Decides what becomes of a task. One that can't go on under another record fails instead.
 pub(super) fn decide(ended: Ended, facts: &Facts<'_>) -> Outcome {
     let job = facts.job;
     match decide_whatever_seq(ended, facts) {
-        Outcome::Retry { .. } | Outcome::Waits { .. }
+        Outcome::Retry { .. } | Outcome::Waits { .. } | Outcome::Unknown { .. }
             if job.ask.seq >= MAX_SEQ && job.envelope.ordering_key.is_none() =>
         {
             let message = "the `seq` of its record can't grow any more".to_owned();
@@ -87,22 +93,23 @@ fn decide_whatever_seq(ended: Ended, facts: &Facts<'_>) -> Outcome {
         Ended::Returned(Err(TaskError { steer: Steer::Snooze(time), .. })) => {
             Outcome::Waits { due: due_after(time, now_ms) }
         }
-        Ended::Returned(Err(TaskError { kind, message, steer })) => {
-            fail_or_retry(failure(kind, message), steer, Duration::ZERO, facts)
-        }
+        Ended::Returned(Err(TaskError { kind, message, steer })) => fail_or_retry(failure(kind, message), steer, facts),
         Ended::Arguments(error) => Outcome::Failed(failure(ErrorKind::Arguments, error.to_string())),
-        Ended::Panicked(message) => {
-            fail_or_retry(failure(ErrorKind::Panic, message), Steer::Policy, Duration::ZERO, facts)
-        }
+        Ended::Panicked(message) => fail_or_retry(failure(ErrorKind::Panic, message), Steer::Policy, facts),
         Ended::TimedOut(after) => {
             let failure = failure(ErrorKind::Timeout, format!("not done after {after:?}"));
-            fail_or_retry(failure, Steer::Policy, Duration::ZERO, facts)
+            fail_or_retry(failure, Steer::Policy, facts)
         }
         Ended::UnknownTask => {
-            // In a rolling deploy, another worker will know it: it is tried again like one that failed.
+            // In a rolling deploy, another worker will know it. It has made no attempt.
             let message = format!("no worker of queue {} has a task named `{}`", ask.queue, ask.task);
             let failure = failure(ErrorKind::UnknownTask, message);
-            fail_or_retry(failure, Steer::Policy, options.unknown_task_grace, facts)
+            let waited = now_ms.saturating_sub(job.envelope.unknown_since.unwrap_or(now_ms));
+            if waited >= millis(options.unknown_task_window) {
+                return Outcome::Failed(failure);
+            }
+            let pause = waited.clamp(*UNKNOWN_PAUSES.start(), *UNKNOWN_PAUSES.end());
+            Outcome::Unknown { due: due_after(Duration::from_millis(pause), now_ms), failure }
         }
         Ended::Disabled => {
             Outcome::Failed(failure(ErrorKind::Disabled, format!("an operator has disabled `{}`", ask.task)))
@@ -118,13 +125,13 @@ fn decide_whatever_seq(ended: Ended, facts: &Facts<'_>) -> Outcome {
 }
 
 /// An attempt failed: it is made again, unless there is none left or the error says that there is no point.
-fn fail_or_retry(failure: Failure, steer: Steer, at_least: Duration, facts: &Facts<'_>) -> Outcome {
+fn fail_or_retry(failure: Failure, steer: Steer, facts: &Facts<'_>) -> Outcome {
     let attempt = facts.job.ask.attempt;
     let retry = facts.job.options().retry.or(facts.options.retry);
     if steer == Steer::Fatal || attempt > retry.retries() {
         return Outcome::Failed(failure);
     }
-    let due = reschedule::retry_due(retry, attempt, steer, at_least, facts.random, facts.now_ms);
+    let due = reschedule::retry_due(retry, attempt, steer, facts.random, facts.now_ms);
     Outcome::Retry { attempt: attempt + 1, due, failure }
 }
 
@@ -139,6 +146,7 @@ impl Outcome {
             Self::Retry { attempt, due, failure } => End::retry(*attempt, *due, error(failure)),
             // The attempt that follows still wants to know why the one before it failed.
             Self::Waits { due } => End::snooze(job.ask.attempt, *due, job.envelope.last_error.as_deref().map(error)),
+            Self::Unknown { due, failure } => End::snooze(job.ask.attempt, *due, Some(error(failure))),
             Self::GivenBack(_) => End::given_back(),
         };
         if job.envelope.ordering_key.is_some() { end.in_place() } else { end }
@@ -169,8 +177,30 @@ mod tests {
             Outcome::Revoked(failure) => format!("revoked {}", failure.kind),
             Outcome::Retry { attempt, due, failure } => format!("retry {attempt} +{} {}", due - NOW, failure.kind),
             Outcome::Waits { due } => format!("waits +{}", due - NOW),
+            Outcome::Unknown { due, failure } => format!("waits +{} {}", due - NOW, failure.kind),
             Outcome::GivenBack(delay) => format!("given back {delay:?}"),
         }
+    }
+
+    #[test]
+    fn an_unknown_task_waits_longer_each_time_until_its_window_is_over() {
+        let options = Options { unknown_task_window: Duration::from_secs(600), ..options() };
+        let mut job = job(9);
+        for (waited, outcome) in [
+            (None, "waits +1000 unknown-task"),
+            (Some(0), "waits +1000 unknown-task"),
+            (Some(4_000), "waits +4000 unknown-task"),
+            (Some(500_000), "waits +60000 unknown-task"),
+            (Some(599_999), "waits +60000 unknown-task"),
+            (Some(600_000), "failed unknown-task"),
+        ] {
+            job.envelope.unknown_since = waited.map(|waited| NOW - waited);
+            assert_eq!(decided(Ended::UnknownTask, &job, &options), outcome, "{waited:?}");
+        }
+        job.envelope.unknown_since = Some(NOW + 5_000);
+        assert_eq!(decided(Ended::UnknownTask, &job, &options), "waits +1000 unknown-task", "of another clock");
+        let never = Options { unknown_task_window: Duration::ZERO, ..options };
+        assert_eq!(decided(Ended::UnknownTask, &job, &never), "failed unknown-task");
     }
 
     #[test]
@@ -188,7 +218,7 @@ mod tests {
             (error(TaskError::snooze(Duration::ZERO)), "waits +0"),
             (Ended::Panicked("boom".to_owned()), "retry 2 +999 panic"),
             (Ended::TimedOut(secs(9)), "retry 2 +999 timeout"),
-            (Ended::UnknownTask, "retry 2 +5000 unknown-task"),
+            (Ended::UnknownTask, "waits +1000 unknown-task"),
             (Ended::Disabled, "failed disabled"),
             (Ended::Revoked, "revoked revoked"),
             (Ended::Purged, "revoked purged"),

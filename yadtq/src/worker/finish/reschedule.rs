@@ -17,12 +17,11 @@ use crate::{
     worker::effect::{NextRecord, due_after},
 };
 
-/// When the attempt after this one is due, in ms since the Unix epoch: as the error says, else as the policy does, but not
-/// within `at_least`.
-pub(super) fn retry_due(retry: Retry, attempt: u32, steer: Steer, at_least: Duration, random: u64, now_ms: u64) -> u64 {
+/// When the attempt after this one is due, in ms since the Unix epoch: as the error says, else as the policy does.
+pub(super) fn retry_due(retry: Retry, attempt: u32, steer: Steer, random: u64, now_ms: u64) -> u64 {
     let wait = match steer {
         Steer::RetryAfter(time) => time,
-        _ => Duration::from_millis(retry.wait_ms(attempt, random)).max(at_least),
+        _ => Duration::from_millis(retry.wait_ms(attempt, random)),
     };
     due_after(wait, now_ms)
 }
@@ -30,11 +29,12 @@ pub(super) fn retry_due(retry: Retry, attempt: u32, steer: Steer, at_least: Dura
 /// The task's record under its next `seq`, for its queue or for the delayed tasks. It is recorded already that the task
 /// goes on, and the record is perhaps published: publishing it twice does no harm.
 pub(super) fn next_record(worker: &WorkerId, namespace: &Namespace, next: NextRecord, now_ms: u64) -> Publication {
-    let NextRecord { job, attempt, due, limit_slot, error, at } = next;
+    let NextRecord { job, attempt, due, limit_slot, unknown_since, error, at } = next;
     let (id, seq) = (&job.envelope.id, job.ask.seq + 1);
     let eta = Some(due).filter(|&due| due > now_ms);
     let priority = job.at.source.priority;
-    let step = FollowUp { seq, attempt, eta, queue: &job.ask.queue, priority, limit_slot, error: error.as_deref() };
+    let (queue, error) = (&*job.ask.queue, error.as_deref());
+    let step = FollowUp { seq, attempt, eta, queue, priority, limit_slot, unknown_since, error };
     let written = envelope::follow_up(&job.record.value, step).map_err(Unreadable::from);
     let read = written.and_then(|value| Ok((Envelope::read(&value)?, value)));
     let (envelope, value) = match read {
@@ -84,6 +84,7 @@ mod tests {
             attempt: 3,
             due,
             limit_slot: None,
+            unknown_since: None,
             error: Some(r#"{"kind":"error","message":"m","attempt":2}"#.into()),
         };
         next_record(&"w".into(), &Namespace::default(), next, 1_000)
@@ -103,12 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_may_say_when_and_the_policy_waits_no_less_than_asked() {
+    fn an_error_may_say_when_else_the_policy_does() {
         let retry = Retry::new().base(Duration::from_secs(1));
-        let due = |steer, at_least| retry_due(retry, 1, steer, Duration::from_secs(at_least), 0, 1_000);
-        assert_eq!(due(Steer::Policy, 0), 1_500, "equal jitter");
-        assert_eq!(due(Steer::Policy, 5), 6_000);
-        assert_eq!(due(Steer::RetryAfter(Duration::from_secs(2)), 5), 3_000);
+        let due = |steer| retry_due(retry, 1, steer, 0, 1_000);
+        assert_eq!(due(Steer::Policy), 1_500, "equal jitter");
+        assert_eq!(due(Steer::RetryAfter(Duration::from_secs(2))), 3_000);
         assert_eq!(due_after(Duration::MAX, 1_000), MAX_NUMBER);
     }
 }

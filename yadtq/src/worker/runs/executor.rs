@@ -14,6 +14,7 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use super::run::Run;
@@ -47,6 +48,8 @@ pub(crate) struct Executor {
     pub(crate) client: Client,
     /// What tasks get from `Context::state`.
     pub(crate) state: States,
+    /// Cancelled when the worker begins to stop.
+    pub(crate) stopping: CancellationToken,
     /// Where the progress of running tasks is reported.
     pub(crate) progress: Arc<ProgressBuffer>,
     /// Where the end of each run is reported.
@@ -65,6 +68,7 @@ impl Executor {
         let span = info_span!("task", task_id = %id.task, task = %task, queue = %queue, attempt = envelope.attempt);
         let (cancel, state) = (run.cancel.clone(), self.state.clone());
         let ctx = Context::new(id.task.clone(), task, queue, envelope.attempt, id.token, cancel, state)
+            .stopping_with(self.stopping.clone())
             .reporting(&self.progress)
             .after(envelope.last_error.clone());
         let (limit, args, client) = (job.options().timeout, envelope.args.clone(), self.client.clone());
@@ -79,7 +83,9 @@ impl Executor {
                 Some(self.runtime.spawn(client.scope(future).instrument(span)).abort_handle())
             }
             Body::Blocking(body) => {
+                let begun = Arc::clone(&run.begun);
                 self.runtime.spawn_blocking(move || {
+                    begun.get_or_init(Instant::now);
                     let run = || span.in_scope(|| client.scope_blocking(|| run_blocking(body, ctx, &args)));
                     let run = || catch_unwind(AssertUnwindSafe(run));
                     let ended = || run().unwrap_or_else(|panic| Ended::Panicked(message(&*panic)));

@@ -69,6 +69,8 @@ pub(super) struct Runs {
     extend_again_at: Option<Instant>,
     /// Number of blocking tasks that went on beyond their timeout.
     pub(super) overrun: u64,
+    /// Whether the runtime on which tasks run has ended.
+    pub(super) is_runtime_gone: bool,
 }
 
 /// What happens to a run when its timer goes off.
@@ -96,6 +98,7 @@ impl Runs {
             give_back_at: None,
             extend_again_at: None,
             overrun: 0,
+            is_runtime_gone: false,
         }
     }
 
@@ -181,7 +184,7 @@ impl Runs {
         // An `async` task is held to its timeout where it runs.
         let timeout = options.timeout.filter(|_| run.job.lane() == Lane::Blocking);
         let timeout = timeout.map(|after| (after, Timer::TimeOut(id.clone())));
-        let soft = options.soft_timeout.map(|after| (after, Timer::AskToEnd(id.clone())));
+        let soft = options.asks_to_end_after().map(|after| (after, Timer::AskToEnd(id.clone())));
         let quarantine = (lane == Lane::Quarantine).then(|| (quarantine, Timer::LeaveQuarantine(id.clone())));
         let timers = timeout.into_iter().chain(soft).chain(quarantine);
         let timers = timers.map(|(after, timer)| self.timers.set(now.at, after.min(LONGEST_TIMER), timer)).collect();
@@ -216,6 +219,8 @@ impl Runs {
                 }
                 ended => ended,
             };
+            // Nothing else drops what nobody has asked to end.
+            self.is_runtime_gone |= matches!(ended, Ended::Dropped) && !run.cancel.is_cancelled();
             if matches!(ended, Ended::Dropped) {
                 warn!(event = "task_dropped", worker = %self.worker, task_id = %id.task,
                     "dropped before it ended; handed back");
@@ -241,8 +246,8 @@ impl Runs {
     pub(super) fn due(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::TimeOut(id) => self.time_out(&id),
-                Timer::AskToEnd(id) => self.ask_to_end(&id),
+                Timer::TimeOut(id) => self.time_out(id, now),
+                Timer::AskToEnd(id) => self.ask_to_end(id, now),
                 Timer::CutOff(id) => self.cut_off(&id),
                 Timer::LeaveQuarantine(id) => self.leave_quarantine(id),
             }
@@ -255,12 +260,25 @@ impl Runs {
     }
 
     /// A blocking task cannot be dropped: it is asked to end, and keeps its lease until it does.
-    fn time_out(&mut self, id: &RunId) {
-        let Some(run) = self.table.get_mut(id) else { return };
+    fn time_out(&mut self, id: RunId, now: Instant) {
+        let Some(run) = self.table.get_mut(&id) else { return };
+        let early = run.job.options().timeout.and_then(|after| run.is_early(after, now));
+        if let Some(at) = early {
+            return self.set_again(at, now, id, Timer::TimeOut);
+        }
         self.overrun += 1;
         run.ask_to_end(StopReason::TimedOut);
         warn!(event = "task_overrun", worker = %self.worker, task_id = %id.task, task = %run.job.ask.task,
             "its timeout is over; a blocking task can only be asked to end");
+    }
+
+    /// A timer of a run has gone off too early.
+    fn set_again(&mut self, at: Instant, now: Instant, id: RunId, timer: fn(RunId) -> Timer) {
+        let wait = at.saturating_duration_since(now).min(LONGEST_TIMER);
+        let key = self.timers.set(now, wait, timer(id.clone()));
+        if let Some(Run { phase: Phase::Running(running), .. }) = self.table.get_mut(&id) {
+            running.timers.push(key);
+        }
     }
 
     /// How long the next suspect stays in quarantine.
@@ -286,11 +304,24 @@ impl Runs {
     }
 
     /// A task has run for so long that it is asked to end. Whatever it returns is its outcome.
-    fn ask_to_end(&self, id: &RunId) {
-        let Some(run) = self.table.get(id) else { return };
+    fn ask_to_end(&mut self, id: RunId, now: Instant) {
+        let Some(run) = self.table.get(&id) else { return };
+        let early = run.job.options().asks_to_end_after().and_then(|after| run.is_early(after, now));
+        if let Some(at) = early {
+            return self.set_again(at, now, id, Timer::AskToEnd);
+        }
         debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task, why = "its soft timeout is over",
             "asked to end");
         run.cancel.cancel();
+    }
+
+    /// The worker stops, and soon drops what runs: everything is asked to end.
+    pub(super) fn ask_all_to_end(&self) {
+        for run in self.table.iter() {
+            debug!(event = "task_cancelled", worker = %self.worker, task_id = %run.id.task, why = "its worker stops",
+                "asked to end");
+            run.cancel.cancel();
+        }
     }
 
     /// Cuts off everything that runs here.

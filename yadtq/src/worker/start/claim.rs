@@ -132,7 +132,15 @@ impl Claims {
                 }
                 Ok(Claim::Moved { attempt, due, error }) => {
                     let at = vec![job.at];
-                    out.push_back(Effect::PublishNext(NextRecord { job, attempt, due, limit_slot: None, error, at }));
+                    out.push_back(Effect::PublishNext(NextRecord {
+                        job,
+                        attempt,
+                        due,
+                        limit_slot: None,
+                        unknown_since: None,
+                        error,
+                        at,
+                    }));
                 }
                 Ok(Claim::Dead { error, deliveries }) => {
                     let failure = Failure::read(&error, job.ask.attempt);

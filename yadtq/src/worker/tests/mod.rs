@@ -7,6 +7,7 @@ mod offers;
 mod ordering;
 mod periodic;
 mod revocations;
+mod stopping;
 
 use std::{sync::Arc, time::Duration};
 

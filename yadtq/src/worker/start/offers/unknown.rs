@@ -1,6 +1,10 @@
 //! Records of tasks that this worker does not know: for a while they wait for a worker that does.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -11,6 +15,8 @@ use crate::worker::{
 
 /// The most records that wait. More count as unknown at once.
 const MOST_WAITING: usize = 1_024;
+/// How often an unknown name is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Records of unknown tasks.
 pub(in crate::worker) struct Unknown {
@@ -18,11 +24,27 @@ pub(in crate::worker) struct Unknown {
     grace: Duration,
     /// With the time at which each counts as unknown, in order.
     waiting: VecDeque<(Instant, Arc<Job>)>,
+    /// When the name of a task was logged last.
+    logged: HashMap<Arc<str>, Instant>,
 }
 
 impl Unknown {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace: grace.min(LONGEST_TIMER), waiting: VecDeque::new() }
+        Self { grace: grace.min(LONGEST_TIMER), waiting: VecDeque::new(), logged: HashMap::new() }
+    }
+
+    /// Whether it is to be logged that nobody knows this task: once a minute.
+    pub(in crate::worker) fn is_news(&mut self, task: &Arc<str>, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < LOG_INTERVAL;
+        if self.logged.get(task).is_some_and(is_recent) {
+            return false;
+        }
+        // Anybody may send any name.
+        if self.logged.len() >= MOST_WAITING {
+            self.logged.clear();
+        }
+        self.logged.insert(Arc::clone(task), now);
+        true
     }
 
     /// The record waits for a worker that knows its task. If it does not, it is returned: because this worker knows the task
