@@ -13,13 +13,14 @@ fn largest_prime_below(limit: u64) -> Option<u64> {
     (2..limit).rev().find(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0))
 }
 
-/// A blocking function cannot be interrupted. At its timeout it is asked to stop; until it returns, it keeps its slot and
-/// its lease.
+/// A blocking function cannot be interrupted. It is asked to stop a little before its timeout. If it goes on, it keeps its slot and
+/// its lease until it returns, and has failed.
 #[yadtq::task(timeout = "200ms", max_retries = 0)]
 fn overrun(ctx: Context) -> String {
     while !ctx.is_cancelled() {
         thread::sleep(Duration::from_millis(10));
     }
+    thread::sleep(Duration::from_millis(100)); // too much to tidy up
     "asked to stop".to_owned()
 }
 

@@ -27,7 +27,7 @@ async fn deposit(ctx: Context, account: String, amount: u64) -> Result<u64, Miss
     Ok(*balance)
 }
 
-/// A long task checks whether it should stop: at its timeout, when its worker stops, or when its lease is lost.
+/// A long task checks whether it should stop: shortly before its timeout or the end of its worker, or when its lease is lost.
 #[yadtq::task(timeout = "300ms")]
 async fn count(ctx: Context) -> u64 {
     let mut counted = 0;

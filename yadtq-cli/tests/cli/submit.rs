@@ -74,7 +74,9 @@ async fn a_unique_key_makes_one_task() {
 async fn a_run_has_a_timeout() {
     let place = Place::new();
     let worker = place.worker().await;
-    let ran = place.yadtq(["submit", "hold", "--run-timeout", "50ms", "--wait", "--timeout", "30s"]).await;
+    let ran = place
+        .yadtq(["submit", "climb", "--run-timeout", "50ms", "--max-retries", "0", "--wait", "--timeout", "30s"])
+        .await;
     ran.exits(1).mentions("timeout");
     worker.stop().await.unwrap();
 }

@@ -375,7 +375,7 @@ impl Drop for Running {
 async fn supervise<P: Purpose>(shared: Arc<Shared>, purpose: Arc<P>) {
     loop {
         let client = shared.client.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let error = run(&client, &shared, &*purpose).await;
+        let error = Box::pin(run(&client, &shared, &*purpose)).await;
         shared.down(P::NAME, error);
         purpose.lost();
         let fresh = client.clone_new();

@@ -31,7 +31,7 @@ async fn a_worker_that_stops_says_so_then_asks_and_only_then_drops() {
     let handle = heed.call().send(&client).await.unwrap();
     until(async || (handle.status().await.unwrap() == Status::Running).then_some(())).await;
     worker.stop().await.unwrap();
-    assert!(asked.load(Ordering::SeqCst), "it was told at once, and asked to end later");
+    assert!(asked.load(Ordering::SeqCst), "it learned of it at once, and was asked to end later");
     assert!(handle.wait(WAIT).await.unwrap(), "it has had time to end");
 }
 
