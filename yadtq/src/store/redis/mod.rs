@@ -42,6 +42,7 @@ pub(super) mod testing;
 mod tests;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod tls_settings;
 mod unique_keys;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -53,7 +54,7 @@ use fred::{
     types::{ClusterHash, CustomCommand, config::Config},
 };
 
-pub(crate) use self::address::TlsSettings;
+pub(crate) use self::tls_settings::TlsSettings;
 use self::{connection::Connection, connections::Connections, keys::Keys, registry::Heartbeats, rights::Rights};
 use super::{Store, StoreError, StoreInfo};
 use crate::core::{names::Namespace, secret::Secret};

@@ -16,7 +16,7 @@ use fred::{
     types::config::{TlsConfig, TlsConnector},
 };
 
-use super::TlsSettings;
+use super::tls_settings::TlsSettings;
 
 /// What fred connects with. An error says which file or setting cannot be used.
 pub(super) fn config(settings: &TlsSettings) -> Result<TlsConfig, String> {
