@@ -109,6 +109,8 @@ struct EventLoop {
     heartbeat: Heartbeat,
     /// Whether this worker was declared dead.
     is_gone: bool,
+    /// Whether the runtime on which tasks run has ended.
+    is_runtime_gone: bool,
     suspend: SuspendDetector,
     consumer: Arc<dyn Consumer>,
     /// By the index of their topics.
@@ -155,7 +157,7 @@ pub(super) async fn run(
     if timeout(LEAVE_TIMEOUT, worker.consumer.close()).await.is_err() {
         warn!(event = "goodbye_failed", worker = %worker.id, "kafka did not answer; others read what was not committed again");
     }
-    if worker.runs.is_runtime_gone {
+    if worker.is_runtime_gone {
         let detail =
             "the Tokio runtime on which its tasks run has ended: start it on one that lives as long as it does"
                 .to_owned();
@@ -204,6 +206,7 @@ impl EventLoop {
             ownership: Ownership::new(&id, slots, lease, topics.into_iter(), now),
             heartbeat: Heartbeat::new(&id, plan, clock.now_ms(), now),
             is_gone: false,
+            is_runtime_gone: false,
             suspend: SuspendDetector::new(Arc::clone(clock)),
             consumer,
             subscriptions,
@@ -270,6 +273,7 @@ impl EventLoop {
                     for finished in batch.drain(..) {
                         self.runs.finished(finished, now, &mut self.effects);
                     }
+                    self.is_runtime_gone |= std::mem::take(&mut self.runs.has_dropped) && self.executor.is_gone();
                     self.effects.push_back(Effect::FillSlots);
                 }
                 _ = extend.tick() => self.extend(Instant::now()),
@@ -286,7 +290,7 @@ impl EventLoop {
     /// Takes the next step on the way to the end, if it is time. `true`: nothing is left to do.
     fn advance(&mut self, stop: &Stop, now: Instant) -> bool {
         match self.state {
-            State::Serving if stop.drain.is_cancelled() || self.runs.is_runtime_gone => {
+            State::Serving if stop.drain.is_cancelled() || self.is_runtime_gone => {
                 let limit = self.plan.options.drain_timeout.min(LONGEST_TIMER);
                 self.executor.stopping.cancel();
                 info!(event = "worker_draining", worker = %self.id, running = self.runs.table.len(), ?limit,

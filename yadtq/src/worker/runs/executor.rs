@@ -97,6 +97,14 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// Whether the runtime on which tasks run has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Such a runtime refuses what is spawned at once.
+        matches!(self.runtime.spawn(async {}).now_or_never(), Some(Err(_)))
+    }
+}
+
 async fn run_async(
     body: fn(Context, Reader<'_>) -> Result<RunFuture, ArgsError>, ctx: Context, args: Args, limit: Option<Duration>,
 ) -> Ended {
@@ -146,7 +154,11 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        if let Some(finished) = self.finished.take() {
+        if let Some(mut finished) = self.finished.take() {
+            if matches!(finished.ended, Ended::Dropped) && std::thread::panicking() {
+                // In the `Drop` of what it has left behind, or of its panic.
+                finished.ended = Ended::Panicked("panicked while it was dropped".to_owned());
+            }
             // Fails only when the loop has ended, and then nobody waits.
             let _ = self.reports.send(finished);
         }

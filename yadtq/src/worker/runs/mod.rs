@@ -69,8 +69,8 @@ pub(super) struct Runs {
     extend_again_at: Option<Instant>,
     /// Number of blocking tasks that went on beyond their timeout.
     pub(super) overrun: u64,
-    /// Whether the runtime on which tasks run has ended.
-    pub(super) is_runtime_gone: bool,
+    /// Whether a task was dropped that nobody had asked to end.
+    pub(super) has_dropped: bool,
 }
 
 /// What happens to a run when its timer goes off.
@@ -98,7 +98,7 @@ impl Runs {
             give_back_at: None,
             extend_again_at: None,
             overrun: 0,
-            is_runtime_gone: false,
+            has_dropped: false,
         }
     }
 
@@ -219,8 +219,7 @@ impl Runs {
                 }
                 ended => ended,
             };
-            // Nothing else drops what nobody has asked to end.
-            self.is_runtime_gone |= matches!(ended, Ended::Dropped) && !run.cancel.is_cancelled();
+            self.has_dropped |= matches!(ended, Ended::Dropped) && !run.cancel.is_cancelled();
             if matches!(ended, Ended::Dropped) {
                 warn!(event = "task_dropped", worker = %self.worker, task_id = %id.task,
                     "dropped before it ended; handed back");

@@ -96,3 +96,29 @@ async fn a_worker_whose_runtime_is_gone_ends_with_an_error() {
     let info = client.admin().task(handle.id()).await.unwrap().unwrap();
     assert_eq!((info.status, info.deliveries), (Status::Queued.to_string(), 0), "anybody may run it");
 }
+
+/// Panics when it is dropped.
+struct Spiteful;
+
+impl Drop for Spiteful {
+    fn drop(&mut self) {
+        panic!("and again");
+    }
+}
+
+#[crate::task(crate = crate)]
+async fn spite() {
+    std::panic::panic_any(Spiteful);
+}
+
+#[tokio::test]
+async fn a_panic_that_panics_when_it_is_dropped_fails_its_task_alone() {
+    let client = Client::embedded();
+    let worker = Worker::builder().client(&client).register(spite).register(obey).start().await.unwrap();
+    let handle = spite.call().max_retries(0).send(&client).await.unwrap();
+    let Err(Error::TaskFailed { kind, .. }) = handle.wait(WAIT).await else { panic!("it panics") };
+    assert_eq!(kind, ErrorKind::Panic);
+    let other = obey.call().timeout(Duration::from_secs(1)).send(&client).await.unwrap();
+    assert!(!other.wait(WAIT).await.unwrap(), "the worker goes on");
+    worker.stop().await.unwrap();
+}
