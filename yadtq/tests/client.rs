@@ -114,7 +114,8 @@ fn a_worker_hands_back_what_a_dropped_runtime_ran() {
     outer.block_on(async { tokio::time::timeout(WAIT, is(Status::Running)).await.unwrap() });
     drop(inner);
     outer.block_on(async { tokio::time::timeout(WAIT, is(Status::Queued)).await.unwrap() });
-    outer.block_on(worker.stop()).unwrap();
+    let ended = outer.block_on(worker.stop()).unwrap_err();
+    assert!(ended.to_string().contains("runtime"), "{ended}");
 }
 
 #[yadtq::task(retry_cap = "5s")]
