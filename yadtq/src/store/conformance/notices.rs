@@ -13,10 +13,12 @@ pub(super) async fn next(replies: &mut Box<dyn NoticeReceiver>) -> Notice {
     timeout(Duration::from_secs(10), replies.next()).await.expect("a notice within 10 s")
 }
 
-/// As many replies as that, in whatever batches they come.
+/// As many replies as that, in the order of their ids: in a cluster, those of one call may come in any order.
 pub(super) async fn next_replies(replies: &mut Box<dyn NoticeReceiver>, count: usize) -> Vec<Reply> {
     let batch = |notice| if let Notice::Replies(batch) = notice { Ok(batch) } else { Err(notice) };
-    next_of(replies, count, batch).await
+    let mut all = next_of(replies, count, batch).await;
+    all.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
+    all
 }
 
 /// As many things of one kind as that.
