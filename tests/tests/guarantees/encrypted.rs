@@ -51,13 +51,12 @@ async fn a_redis_with_certificates_is_used_and_strangers_are_refused() {
 
     let (url, namespace) = (format!("rediss://127.0.0.1:{port}"), namespace("encrypted"));
     let builder = || Client::builder().kafka(servers::kafka()).redis(&url).namespace(&namespace);
+    let settings = |ca: &str| [("ca", path(ca)), ("cert", path("client.pem")), ("key", path("client.key"))];
     let with = |builder: ClientBuilder, ca: &str| {
-        let builder = builder.redis_tls("ca", path(ca)).redis_tls("cert", path("client.pem"));
-        builder.redis_tls("key", path("client.key"))
+        settings(ca).into_iter().fold(builder, |builder, (setting, file)| builder.redis_tls(setting, file))
     };
     let client = with(builder(), "ca.pem").redis_tls("server-name", NAME).build().await.expect("a client");
-    let settings = [("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")]
-        .map(|(setting, file)| format!("{setting}={}", path(file)));
+    let settings = settings("ca.pem").map(|(setting, file)| format!("{setting}={file}"));
     let env = Env::new(&servers::kafka(), &url, &namespace);
     let worker = worker_with(&env.with("YADTQ_REDIS_TLS", &format!("{},server-name={NAME}", settings.join(","))));
     worker.event("worker_connected", |_| true).await;

@@ -71,11 +71,12 @@ fn lacking(workers: &[WorkerInfo]) -> Vec<String> {
     }
     let mut lacking = Vec::new();
     for worker in workers {
+        let own: BTreeSet<_> = worker.tasks.iter().map(String::as_str).collect();
         for queue in &worker.queues {
-            let missing: Vec<_> =
-                known[&**queue].iter().filter(|task| !worker.tasks.iter().any(|own| own == *task)).collect();
-            let Some((first, rest)) = missing.split_first() else { continue };
-            let more = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+            let mut missing = known[&**queue].difference(&own);
+            let Some(first) = missing.next() else { continue };
+            let rest = missing.count();
+            let more = if rest == 0 { String::new() } else { format!(" (and {rest} more)") };
             lacking.push(format!(
                 "worker {} ({}, pid {}) reads queue {queue} and does not know its task `{first}`{more}, as others do: give \
                  tasks with workers of their own a queue of their own, or finish the deploy",

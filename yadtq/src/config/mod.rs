@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::settings::{KAFKA, KAFKA_CONF, NAMESPACE, REDIS};
+pub(crate) use self::settings::{KAFKA, KAFKA_CONF, NAMESPACE, REDIS, REDIS_TLS};
 use self::{
     servers::Servers,
     settings::{Settings, var},
@@ -222,6 +222,7 @@ impl ClientBuilder {
                     .redis
                     .or_else(|| var(REDIS).map(Secret::new))
                     .unwrap_or_else(|| Secret::new("redis://localhost:6379")),
+                redis_tls_environment: Secret::new(var(REDIS_TLS).unwrap_or_default()),
                 redis_tls: self.redis_tls,
                 environment: Secret::new(var(KAFKA_CONF).unwrap_or_default()),
                 kafka_conf: self.kafka_conf,

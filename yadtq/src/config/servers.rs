@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::settings::{KAFKA_CONF, REDIS, REDIS_TLS, Settings, var};
+use super::settings::{KAFKA_CONF, REDIS, REDIS_TLS, Settings};
 use crate::{
     broker::{
         Broker,
         kafka::{KafkaBroker, KafkaConfig},
     },
-    core::{names::Namespace, secret::Secret},
+    core::{names::Namespace, secret::Secret, settings},
     error::Error,
     store::{
         Store,
@@ -37,10 +37,10 @@ impl Servers {
             send_timeout: settings.send_timeout,
             namespace: namespace.clone(),
         };
-        let given = var(REDIS_TLS).unwrap_or_default();
-        let mut redis_tls = KafkaConfig::parse_extra(&given).map_err(|e| Error::config(REDIS_TLS, e))?;
+        let refused = |detail| Error::config(REDIS_TLS, detail);
+        let mut redis_tls = settings::read(settings.redis_tls_environment.expose()).map_err(refused)?;
         redis_tls.extend(settings.redis_tls);
-        let redis_tls = TlsSettings::of(redis_tls).map_err(|e| Error::config(REDIS_TLS, e))?;
+        let redis_tls = TlsSettings::of(redis_tls).map_err(refused)?;
         Ok(Self { kafka, redis: settings.redis, redis_tls })
     }
 

@@ -12,7 +12,6 @@ pub(crate) const REDIS: &str = "YADTQ_REDIS";
 pub(crate) const NAMESPACE: &str = "YADTQ_NAMESPACE";
 /// The variable with settings for librdkafka, `key=value,..`.
 pub(crate) const KAFKA_CONF: &str = "YADTQ_KAFKA_CONF";
-
 /// The variable with settings of TLS towards Redis, `key=value,..`.
 pub(crate) const REDIS_TLS: &str = "YADTQ_REDIS_TLS";
 
@@ -20,6 +19,8 @@ pub(crate) const REDIS_TLS: &str = "YADTQ_REDIS_TLS";
 pub(super) struct Settings {
     pub(super) kafka: String,
     pub(super) redis: Secret,
+    /// The value of `YADTQ_REDIS_TLS`.
+    pub(super) redis_tls_environment: Secret,
     pub(super) redis_tls: Vec<(String, Secret)>,
     /// The value of `YADTQ_KAFKA_CONF`.
     pub(super) environment: Secret,

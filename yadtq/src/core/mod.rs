@@ -16,6 +16,7 @@ pub(crate) mod retry;
 pub(crate) mod revocations;
 pub(crate) mod schedule;
 pub(crate) mod secret;
+pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod text;
 pub(crate) mod ticks;

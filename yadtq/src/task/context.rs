@@ -65,20 +65,13 @@ impl Context {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The same context, in a worker that begins to stop when this is cancelled.
-    pub(crate) fn stopping_with(self, stopping: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { stopping, ..Arc::unwrap_or_clone(self.inner) }) }
-    }
-
-    /// The same context, whose progress goes to this buffer.
-    pub(crate) fn reporting(self, buffer: &Arc<ProgressBuffer>) -> Self {
-        let reporter = Reporter::new(buffer);
-        Self { inner: Arc::new(Inner { reporter, ..Arc::unwrap_or_clone(self.inner) }) }
-    }
-
-    /// The same context, with the error of the attempt before.
-    pub(crate) fn after(self, last_error: Option<Arc<Failure>>) -> Self {
-        Self { inner: Arc::new(Inner { last_error, ..Arc::unwrap_or_clone(self.inner) }) }
+    /// The same context, with what a worker adds: the error of the attempt before, what is cancelled when the worker begins to
+    /// stop, and where progress goes.
+    pub(crate) fn in_worker(
+        self, last_error: Option<Arc<Failure>>, stopping: CancellationToken, progress: &Arc<ProgressBuffer>,
+    ) -> Self {
+        let (inner, reporter) = (Arc::unwrap_or_clone(self.inner), Reporter::new(progress));
+        Self { inner: Arc::new(Inner { last_error, stopping, reporter, ..inner }) }
     }
 
     /// A context for unit tests of a task's body: it has a new id, attempt 1 and no state, and is never cancelled.

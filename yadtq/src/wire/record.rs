@@ -155,7 +155,7 @@ impl TaskOptions {
     /// When a run is asked to end: before its timeout, so that it has time to.
     pub(crate) fn asks_to_end_after(&self) -> Option<Duration> {
         let soft = self.soft_timeout.filter(|soft| self.timeout.is_none_or(|hard| *soft < hard));
-        soft.or_else(|| Some(self.timeout? * 9 / 10))
+        soft.or_else(|| self.timeout.map(asks_to_end_within))
     }
 
     /// Checks the options of a call. The error is the field that is wrong, and the problem.
@@ -173,6 +173,11 @@ impl TaskOptions {
         }
         self.retry.check()
     }
+}
+
+/// When what may take this long is asked to end, unless another time is set: 90 % of it leave some to do so.
+pub(crate) fn asks_to_end_within(limit: Duration) -> Duration {
+    limit / 10 * 9
 }
 
 #[cfg(test)]

@@ -257,7 +257,8 @@ proptest! {
         let (seq, queue) = ((task.seq + 1).min(MAX_SEQ), "mail");
         let error = task.last_error.as_ref().map(|failure| failure.to_json());
         let error = error.as_deref();
-        let step = FollowUp { seq, attempt: 7, eta, queue, priority: Priority::Low, limit_slot: None, unknown_since: None, error };
+        let (priority, limit_slot, unknown_since) = (Priority::Low, None, None);
+        let step = FollowUp { seq, attempt: 7, eta, queue, priority, limit_slot, unknown_since, error };
         let next = follow_up(&record, step).unwrap();
         let read = Envelope::read(&next).unwrap();
         prop_assert!(same(&read));

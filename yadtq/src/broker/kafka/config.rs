@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::super::BrokerError;
-use crate::core::{names::Namespace, secret::Secret};
+use crate::core::{names::Namespace, secret::Secret, settings};
 
 /// How to reach Kafka and what to create there.
 #[derive(Clone, Debug)]
@@ -65,24 +65,12 @@ impl KafkaConfig {
         }
     }
 
-    /// Parses `key=value,key=value`, the syntax of `YADTQ_KAFKA_CONF`. A part without `=` belongs to the value before
-    /// it, so `debug=broker,topic,client.id=shop` has two settings. `\,` is a comma of the value, and `\\` a backslash.
+    /// Reads the settings in `YADTQ_KAFKA_CONF`, see [`settings::read`].
     ///
     /// # Errors
     /// [`BrokerError::Refused`] if the first part has no `=`.
     pub(crate) fn parse_extra(text: &str) -> Result<Vec<(String, Secret)>, BrokerError> {
-        let mut settings: Vec<(String, String)> = Vec::new();
-        for part in split_unescaped(text).into_iter().filter(|part| !part.trim().is_empty()) {
-            match (part.split_once('='), settings.last_mut()) {
-                (Some((key, value)), _) => settings.push((key.trim().to_owned(), value.trim().to_owned())),
-                (None, Some((_, value))) => *value = format!("{value},{}", part.trim()),
-                (None, None) => {
-                    let detail = "must be `key=value,key=value`, and its first part has no `=`".to_owned();
-                    return Err(BrokerError::Refused(detail));
-                }
-            }
-        }
-        Ok(settings.into_iter().map(|(key, value)| (key, Secret::new(value))).collect())
+        settings::read(text).map_err(BrokerError::Refused)
     }
 
     /// What librdkafka says of a setting that it refuses, without the value, which may be a password.
@@ -189,20 +177,6 @@ impl KafkaConfig {
         }
         config
     }
-}
-
-/// The parts between commas, with `\,` and `\\` read.
-fn split_unescaped(text: &str) -> Vec<String> {
-    let (mut parts, mut part, mut chars) = (Vec::new(), String::new(), text.chars().peekable());
-    while let Some(char) = chars.next() {
-        match char {
-            '\\' => part.push(chars.next_if(|next| matches!(next, ',' | '\\')).unwrap_or('\\')),
-            ',' => parts.push(std::mem::take(&mut part)),
-            other => part.push(other),
-        }
-    }
-    parts.push(part);
-    parts
 }
 
 #[cfg(test)]

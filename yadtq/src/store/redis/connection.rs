@@ -284,7 +284,7 @@ impl Shared {
         if !is_recent {
             tracing::warn!(event, server = self.server, purpose, error, "not connected to redis");
         }
-        let logged = logged.filter(|_| is_recent).or(Some(now));
+        let logged = if is_recent { logged } else { Some(now) };
         *health = Health::Down { since, error, logged };
         self.link.send_replace(Link::Down);
     }

@@ -126,9 +126,6 @@ impl EventLoop {
             Admission::Ready => {}
             Admission::Limited => self.start.limits.ask(id, &job, now.at),
             Admission::Ends(Ended::UnknownTask) => {
-                if let Some(run) = self.runs.table.get_mut(&id) {
-                    run.unknown_since = Some(job.envelope.unknown_since.unwrap_or(now.ms));
-                }
                 // Every task of that name is unknown.
                 if self.start.offers.unknown.is_news(&job.ask.task, now.at) {
                     warn!(event = "task_unknown", worker = %self.id, task_id = %id.task, task = %job.ask.task,

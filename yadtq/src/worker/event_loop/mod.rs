@@ -51,6 +51,7 @@ use crate::{
     error::Error,
     restart,
     store::Store,
+    wire::record::asks_to_end_within,
 };
 
 /// How long tasks that were cut off may take to end; after that, how long leaving the servers may take.
@@ -303,7 +304,7 @@ impl EventLoop {
                 self.start.offers.received.decline_all();
                 self.hand_over = Some(tokio::spawn(self.hand_over()));
                 self.runs.give_back_ready(|_| true, &mut self.effects);
-                self.state = State::Draining { until: now + limit, asks_at: Some(now + limit * 9 / 10) };
+                self.state = State::Draining { until: now + limit, asks_at: Some(now + asks_to_end_within(limit)) };
             }
             State::Draining { until, asks_at: Some(at) } if now >= at => {
                 self.runs.ask_all_to_end();

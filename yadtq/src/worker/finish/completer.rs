@@ -253,17 +253,17 @@ impl Completer {
                 warn!(event = "task_retrying", worker = %self.worker, task_id = %run.id.task, task = %job.ask.task,
                     queue = %job.ask.queue, attempt = job.ask.attempt, kind = %failure.kind, error = failure.logged(),
                     in_ms = due.saturating_sub(now.ms), "attempt failed; the next one follows");
-                goes_on(run, attempt, due, Some(Arc::new(failure)), now, out);
+                goes_on(run, attempt, due, None, Some(Arc::new(failure)), now, out);
             }
             Outcome::Waits { due } => {
                 info!(event = "task_parked", worker = %self.worker, task_id = %run.id.task, task = %job.ask.task,
                     queue = %job.ask.queue, attempt = job.ask.attempt, in_ms = due.saturating_sub(now.ms),
                     "task waits for its time");
-                goes_on(run, job.ask.attempt, due, job.envelope.last_error.clone(), now, out);
+                goes_on(run, job.ask.attempt, due, None, job.envelope.last_error.clone(), now, out);
             }
             // The log has said that its name is unknown.
-            Outcome::Unknown { due, .. } => {
-                goes_on(run, job.ask.attempt, due, job.envelope.last_error.clone(), now, out);
+            Outcome::Unknown { due, since, .. } => {
+                goes_on(run, job.ask.attempt, due, Some(since), job.envelope.last_error.clone(), now, out);
             }
             Outcome::GivenBack(delay) => ask_after(run, delay, out),
         }
@@ -296,8 +296,11 @@ fn positions(run: &Run) -> Vec<Position> {
 
 /// The task has another run at a later time. Usually another record asks for it. With an ordering key the same record does, so
 /// that those behind it wait.
-fn goes_on(run: &Run, attempt: u32, due: u64, error: Option<Arc<Failure>>, now: Now, out: &mut Effects) {
-    let (limit_slot, unknown_since) = (run.limits.slot, run.unknown_since);
+fn goes_on(
+    run: &Run, attempt: u32, due: u64, unknown_since: Option<u64>, error: Option<Arc<Failure>>, now: Now,
+    out: &mut Effects,
+) {
+    let limit_slot = run.limits.slot;
     if run.job.envelope.ordering_key.is_none() {
         let error = error.map(|failure| failure.to_json().into());
         let (job, at) = (Arc::clone(&run.job), positions(run));

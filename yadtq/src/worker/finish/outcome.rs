@@ -5,7 +5,7 @@
 //!                        └─► End (what the store records) ──► what follows (completer.rs)
 //! ```
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::reschedule;
 use crate::{
@@ -53,14 +53,16 @@ pub(super) enum Outcome {
     Retry { attempt: u32, due: u64, failure: Failure },
     /// The same attempt is made when it is due (in ms since the Unix epoch).
     Waits { due: u64 },
-    /// The same attempt is made when it is due, if it finds a worker that knows its name.
-    Unknown { due: u64, failure: Failure },
+    /// The same attempt is made when it is due, if it finds a worker that knows its name. It has waited for one since this
+    /// time (in ms since the Unix epoch).
+    Unknown { due: u64, since: u64, failure: Failure },
     /// Any worker may claim it; this one claims it again after this time.
     GivenBack(Duration),
 }
 
-/// The shortest and the longest pause of a task that no worker knows: it waits for as long as it has waited already.
-const UNKNOWN_PAUSES: RangeInclusive<u64> = 1_000..=60_000;
+/// The shortest and the longest pause of a task that no worker knows, in ms: it waits for as long as it has waited already.
+const SHORTEST_UNKNOWN_PAUSE_MS: u64 = 1_000;
+const LONGEST_UNKNOWN_PAUSE_MS: u64 = 60_000;
 
 /// Decides what becomes of a task. One that can't go on under another record fails instead.
 pub(super) fn decide(ended: Ended, facts: &Facts<'_>) -> Outcome {
@@ -104,12 +106,13 @@ fn decide_whatever_seq(ended: Ended, facts: &Facts<'_>) -> Outcome {
             // In a rolling deploy, another worker will know it. It has made no attempt.
             let message = format!("no worker of queue {} has a task named `{}`", ask.queue, ask.task);
             let failure = failure(ErrorKind::UnknownTask, message);
-            let waited = now_ms.saturating_sub(job.envelope.unknown_since.unwrap_or(now_ms));
+            let since = job.envelope.unknown_since.unwrap_or(now_ms);
+            let waited = now_ms.saturating_sub(since);
             if waited >= millis(options.unknown_task_window) {
                 return Outcome::Failed(failure);
             }
-            let pause = waited.clamp(*UNKNOWN_PAUSES.start(), *UNKNOWN_PAUSES.end());
-            Outcome::Unknown { due: due_after(Duration::from_millis(pause), now_ms), failure }
+            let pause = waited.clamp(SHORTEST_UNKNOWN_PAUSE_MS, LONGEST_UNKNOWN_PAUSE_MS);
+            Outcome::Unknown { due: due_after(Duration::from_millis(pause), now_ms), since, failure }
         }
         Ended::Disabled => {
             Outcome::Failed(failure(ErrorKind::Disabled, format!("an operator has disabled `{}`", ask.task)))
@@ -146,7 +149,7 @@ impl Outcome {
             Self::Retry { attempt, due, failure } => End::retry(*attempt, *due, error(failure)),
             // The attempt that follows still wants to know why the one before it failed.
             Self::Waits { due } => End::snooze(job.ask.attempt, *due, job.envelope.last_error.as_deref().map(error)),
-            Self::Unknown { due, failure } => End::snooze(job.ask.attempt, *due, Some(error(failure))),
+            Self::Unknown { due, failure, .. } => End::snooze(job.ask.attempt, *due, Some(error(failure))),
             Self::GivenBack(_) => End::given_back(),
         };
         if job.envelope.ordering_key.is_some() { end.in_place() } else { end }
@@ -177,7 +180,7 @@ mod tests {
             Outcome::Revoked(failure) => format!("revoked {}", failure.kind),
             Outcome::Retry { attempt, due, failure } => format!("retry {attempt} +{} {}", due - NOW, failure.kind),
             Outcome::Waits { due } => format!("waits +{}", due - NOW),
-            Outcome::Unknown { due, failure } => format!("waits +{} {}", due - NOW, failure.kind),
+            Outcome::Unknown { due, failure, .. } => format!("waits +{} {}", due - NOW, failure.kind),
             Outcome::GivenBack(delay) => format!("given back {delay:?}"),
         }
     }

@@ -174,7 +174,9 @@ proptest! {
         if job.ask.seq < MAX_SEQ {
             let error = job.envelope.last_error.as_ref().map(|failure| failure.to_json().into());
             let (attempt, at) = (job.ask.attempt, vec![job.at]);
-            let next = NextRecord { job: Arc::clone(&job), attempt, due: u64::from(waits), limit_slot: None, unknown_since: None, error, at };
+            let (again, limit_slot, unknown_since) = (Arc::clone(&job), None, None);
+            let next =
+                NextRecord { job: again, attempt, due: u64::from(waits), limit_slot, unknown_since, error, at };
             let next = finisher.next_record(next, 0);
             prop_assert!(matches!(next.kind, Kind::Next { .. }), "{:?}", next.kind);
             let read = Envelope::read(&next.record.value).unwrap();

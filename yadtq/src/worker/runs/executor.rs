@@ -67,10 +67,11 @@ impl Executor {
             waited_ms = millis(now.saturating_duration_since(job.received)), "task started");
         let span = info_span!("task", task_id = %id.task, task = %task, queue = %queue, attempt = envelope.attempt);
         let (cancel, state) = (run.cancel.clone(), self.state.clone());
-        let ctx = Context::new(id.task.clone(), task, queue, envelope.attempt, id.token, cancel, state)
-            .stopping_with(self.stopping.clone())
-            .reporting(&self.progress)
-            .after(envelope.last_error.clone());
+        let ctx = Context::new(id.task.clone(), task, queue, envelope.attempt, id.token, cancel, state).in_worker(
+            envelope.last_error.clone(),
+            self.stopping.clone(),
+            &self.progress,
+        );
         let (limit, args, client) = (job.options().timeout, envelope.args.clone(), self.client.clone());
         let finished = RunFinished { run: id.clone(), lane, ended: Ended::Dropped };
         let reporter = Reporter { finished: Some(finished), reports: self.reports.clone() };
@@ -95,9 +96,7 @@ impl Executor {
             }
         }
     }
-}
 
-impl Executor {
     /// Whether the runtime on which tasks run has ended.
     pub(crate) fn is_gone(&self) -> bool {
         // Such a runtime refuses what is spawned at once.

@@ -38,7 +38,10 @@ use super::{
     options::Plan,
     timers::Timers,
 };
-use crate::core::{names::WorkerId, priority::PerPriority};
+use crate::{
+    core::{names::WorkerId, priority::PerPriority},
+    wire::record::TaskOptions,
+};
 
 /// How long a run that a rate has admitted may wait for its slot. After that it asks again, because it would start at another
 /// time than the one that it was admitted for.
@@ -74,6 +77,7 @@ pub(super) struct Runs {
 }
 
 /// What happens to a run when its timer goes off.
+#[derive(Clone)]
 enum Timer {
     /// The timeout of a blocking task is over.
     TimeOut(RunId),
@@ -245,8 +249,9 @@ impl Runs {
     pub(super) fn due(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::TimeOut(id) => self.time_out(id, now),
-                Timer::AskToEnd(id) => self.ask_to_end(id, now),
+                timer if self.is_set_again(&timer, now) => {}
+                Timer::TimeOut(id) => self.time_out(&id),
+                Timer::AskToEnd(id) => self.ask_to_end(&id),
                 Timer::CutOff(id) => self.cut_off(&id),
                 Timer::LeaveQuarantine(id) => self.leave_quarantine(id),
             }
@@ -259,25 +264,29 @@ impl Runs {
     }
 
     /// A blocking task cannot be dropped: it is asked to end, and keeps its lease until it does.
-    fn time_out(&mut self, id: RunId, now: Instant) {
-        let Some(run) = self.table.get_mut(&id) else { return };
-        let early = run.job.options().timeout.and_then(|after| run.is_early(after, now));
-        if let Some(at) = early {
-            return self.set_again(at, now, id, Timer::TimeOut);
-        }
+    fn time_out(&mut self, id: &RunId) {
+        let Some(run) = self.table.get_mut(id) else { return };
         self.overrun += 1;
         run.ask_to_end(StopReason::TimedOut);
         warn!(event = "task_overrun", worker = %self.worker, task_id = %id.task, task = %run.job.ask.task,
             "its timeout is over; a blocking task can only be asked to end");
     }
 
-    /// A timer of a run has gone off too early.
-    fn set_again(&mut self, at: Instant, now: Instant, id: RunId, timer: fn(RunId) -> Timer) {
+    /// Sets a timer again that has gone off before the time of its run is over.
+    fn is_set_again(&mut self, timer: &Timer, now: Instant) -> bool {
+        let (id, after): (_, fn(&TaskOptions) -> Option<Duration>) = match timer {
+            Timer::TimeOut(id) => (id, |options| options.timeout),
+            Timer::AskToEnd(id) => (id, TaskOptions::asks_to_end_after),
+            Timer::CutOff(_) | Timer::LeaveQuarantine(_) => return false,
+        };
+        let Some(run) = self.table.get_mut(id) else { return false };
+        let Some(at) = after(&run.job.options()).and_then(|after| run.ends_later(after, now)) else { return false };
         let wait = at.saturating_duration_since(now).min(LONGEST_TIMER);
-        let key = self.timers.set(now, wait, timer(id.clone()));
-        if let Some(Run { phase: Phase::Running(running), .. }) = self.table.get_mut(&id) {
+        let key = self.timers.set(now, wait, timer.clone());
+        if let Phase::Running(running) = &mut run.phase {
             running.timers.push(key);
         }
+        true
     }
 
     /// How long the next suspect stays in quarantine.
@@ -303,12 +312,8 @@ impl Runs {
     }
 
     /// A task has run for so long that it is asked to end. Whatever it returns is its outcome.
-    fn ask_to_end(&mut self, id: RunId, now: Instant) {
-        let Some(run) = self.table.get(&id) else { return };
-        let early = run.job.options().asks_to_end_after().and_then(|after| run.is_early(after, now));
-        if let Some(at) = early {
-            return self.set_again(at, now, id, Timer::AskToEnd);
-        }
+    fn ask_to_end(&self, id: &RunId) {
+        let Some(run) = self.table.get(id) else { return };
         debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task, why = "its soft timeout is over",
             "asked to end");
         run.cancel.cancel();

@@ -43,8 +43,6 @@ pub(crate) struct Run {
     /// Asks the task to end.
     pub(crate) cancel: CancellationToken,
     pub(crate) limits: Limited,
-    /// Since when its task waits for a worker that knows its name, if this one does not, in ms since the Unix epoch.
-    pub(crate) unknown_since: Option<u64>,
     /// When the first line of a blocking task began: a while after its start, if no thread is free.
     pub(crate) begun: Arc<OnceLock<Instant>>,
 }
@@ -119,7 +117,6 @@ impl Run {
             stop: None,
             cancel: CancellationToken::new(),
             limits,
-            unknown_since: None,
             begun: Arc::default(),
         }
     }
@@ -162,7 +159,7 @@ impl Run {
     }
 
     /// When this much of its time is over, if that is later than now: a blocking task's time begins with its first line.
-    pub(crate) fn is_early(&self, after: Duration, now: Instant) -> Option<Instant> {
+    pub(crate) fn ends_later(&self, after: Duration, now: Instant) -> Option<Instant> {
         let begun = (self.job.lane() == Lane::Blocking).then(|| self.begun.get().copied().unwrap_or(now))?;
         Some(begun + after).filter(|&at| at > now)
     }

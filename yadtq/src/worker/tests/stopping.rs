@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -56,9 +56,8 @@ async fn a_task_is_asked_to_end_before_its_timeout() {
 
 /// Takes this long, on a thread of its own.
 #[crate::task(crate = crate)]
-fn doze(runs: State<Arc<AtomicUsize>>, ms: u64) -> usize {
+fn doze(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
-    runs.fetch_add(1, Ordering::SeqCst)
 }
 
 #[test]
@@ -67,8 +66,7 @@ fn a_blocking_task_that_waits_for_a_thread_has_not_begun() {
     let runtime = runtime.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::embedded();
-        let worker = Worker::builder().client(&client).register(doze).state(Arc::new(AtomicUsize::new(0)));
-        let worker = worker.blocking_concurrency(4).start().await.unwrap();
+        let worker = Worker::builder().client(&client).register(doze).blocking_concurrency(4).start().await.unwrap();
         // One thread for four: the last begins after 1.5 s.
         let calls = (0..4).map(|_| doze.call(500).timeout(Duration::from_millis(1_400)).max_retries(0));
         for sent in client.send_many(calls).await {
