@@ -135,6 +135,12 @@ fn blocking() {
 }
 
 #[test]
+fn headers() {
+    let printed = output(example("headers"));
+    assert_eq!(printed.trim_end(), "invoice 17 of acme, which began with another task");
+}
+
+#[test]
 fn expiry() {
     let printed = output(example("expiry"));
     assert!(printed.contains("sent a code to ada"), "{printed}");

@@ -124,6 +124,9 @@ impl<'a> Expansion<'a> {
         let (names, params) = lists(shape.params.iter());
         let (all_names, all_params) = lists(shape.all_params());
         let pushes = shape.params.iter().map(push);
+        // The names need no escapes in JSON.
+        let wires: Vec<_> = shape.params.iter().map(|param| format!("\"{}\"", param.wire_name())).collect();
+        let wires = format!("[{}]", wires.join(","));
         let output = quote!(<Self as #yadtq::Task>::Output);
         let (returned, must_use) = (&function.sig.output, &self.attrs.must_use);
         let holder = holder();
@@ -133,7 +136,7 @@ impl<'a> Expansion<'a> {
             impl #task {
                 #call_docs
                 #vis fn call(self, #params) -> #yadtq::Call<#output> {
-                    #yadtq::Call::of(&#yadtq::Task::definition(&self), #private::Writer::new(#name) #(#pushes)*)
+                    #yadtq::Call::of(&#yadtq::Task::definition(&self), #private::Writer::new(#name, #wires) #(#pushes)*)
                 }
 
                 #delay_docs

@@ -10,6 +10,7 @@ mod drain;
 mod encrypted;
 mod faults;
 mod foreign;
+mod headers;
 mod limits;
 mod long_head;
 mod lost_broker;
@@ -29,6 +30,7 @@ mod secrets;
 mod secured;
 mod sentinel;
 mod unique;
+mod versions;
 mod volume;
 
 use std::path::Path;

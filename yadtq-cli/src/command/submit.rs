@@ -40,6 +40,7 @@ Examples:
   yadtq submit invoice 17 --unique order-17 --unique-ttl 1h
   yadtq submit send_code ada@example.org --priority high
   yadtq submit book 17 500 --ordering-key customer-17
+  yadtq submit invoice 17 --header tenant=acme
   yadtq submit add -- -1 2")]
 pub(crate) struct Submit {
     /// The task's name, as workers register it
@@ -68,6 +69,10 @@ pub(crate) struct Submit {
     /// Run tasks with this key one at a time, in the order in which they were sent: 1 to 256 bytes
     #[arg(long, value_name = "KEY")]
     ordering_key: Option<String>,
+
+    /// A header of the task, and of the tasks that it sends; may be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
 
     /// The task's id, 1 to 128 bytes. Sending a task again with its id is safe: it ends once [default: a UUIDv7]
     #[arg(long)]
@@ -141,6 +146,9 @@ impl Submit {
         let id = self.id.unwrap_or_else(TaskId::new);
         let mut call = Call::<Box<RawValue>>::named(&*self.name, args).queue(self.queue.as_str()).id(id.clone());
         call = call.priority(self.priority);
+        for (name, value) in self.headers {
+            call = call.header(name, value);
+        }
         if let Some(key) = &self.ordering_key {
             call = call.ordering_key(key);
         }
@@ -187,6 +195,11 @@ impl Submit {
         output.print(&Sent { id: id.as_str(), task: &self.name, queue: self.queue.as_str(), new })?;
         Ok(Exit::Done)
     }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Waits until Redis answers, and returns whether it does. Until then a client sends tasks without recording them as

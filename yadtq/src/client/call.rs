@@ -38,6 +38,8 @@ pub struct Call<T> {
 pub(crate) struct CallSpec {
     pub(crate) task: Cow<'static, str>,
     pub(crate) args: Result<Box<RawValue>, Error>,
+    /// The names of the parameters of arguments in an array, as a JSON array.
+    pub(crate) params: Option<&'static str>,
     pub(crate) queue: Option<String>,
     pub(crate) id: Option<TaskId>,
     pub(crate) expires: Option<Duration>,
@@ -46,6 +48,7 @@ pub(crate) struct CallSpec {
     pub(crate) ordering_key: Option<String>,
     pub(crate) countdown: Option<Duration>,
     pub(crate) eta: Option<SystemTime>,
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) options: TaskOptions,
 }
 
@@ -76,9 +79,11 @@ impl<T> Call<T> {
     /// A call of a task whose definition this program has.
     #[doc(hidden)]
     pub fn of(definition: &Definition, args: Writer) -> Self {
+        let params = Some(args.params).filter(|params| *params != "[]");
         let call = CallSpec::new(Cow::Borrowed(definition.name), args.finish());
         // The definition's `options` are not copied: the worker applies its own, and its code of the task may be newer.
         CallSpec {
+            params,
             queue: definition.queue.map(str::to_owned),
             expires: definition.expires,
             unique: definition.unique.map(|ttl| Unique { key: None, ttl }),
@@ -136,6 +141,25 @@ impl<T> Call<T> {
     /// task again with the same id: it reaches one final state.
     pub fn id(mut self, id: TaskId) -> Self {
         self.spec.id = Some(id);
+        self
+    }
+
+    /// Adds a header: what is no argument but goes with the task, such as a tenant or the context of a trace. It is a header of
+    /// the Kafka record, which the task reads with [`Context::header`](crate::Context::header) in every run. Tasks that the task
+    /// sends inherit it, unless they set one of this name. A second value of a name replaces the first one. Default: none.
+    ///
+    /// ```no_run
+    /// # #[yadtq::task] async fn invoice(order: u64) {}
+    /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
+    /// invoice.call(17).header("tenant", "acme").send(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Sending the call fails with [`Error::Config`] if the name is empty, longer than 256 bytes, has control characters or
+    /// begins with `yadtq-`, or if all headers have more than 8,192 bytes together.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spec.headers.push((name.into(), value.into()));
         self
     }
 
@@ -339,6 +363,7 @@ impl CallSpec {
         Self {
             task,
             args,
+            params: None,
             queue: None,
             id: None,
             expires: None,
@@ -347,6 +372,7 @@ impl CallSpec {
             ordering_key: None,
             countdown: None,
             eta: None,
+            headers: Vec::new(),
             options: TaskOptions::default(),
         }
     }

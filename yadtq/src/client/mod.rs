@@ -12,6 +12,7 @@ mod background;
 mod call;
 mod client;
 mod handle;
+pub(crate) mod inherited;
 mod ordering;
 mod prepare;
 mod progress;

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{CallSpec, Client, ordering};
+use super::{CallSpec, Client, inherited, ordering};
 use crate::{
     broker::Outgoing,
     clock::millis,
     core::{
         names::{Queue, TaskId},
+        text::is_plain,
         unique::UniqueKey,
     },
     error::Error,
@@ -63,8 +64,14 @@ impl Client {
         // A task that has already ended can only have an id that the caller chose.
         let may_have_ended = call.id.is_some();
         let (id, args) = (call.id.unwrap_or_else(TaskId::new), call.args?);
+        if !is_plain(id.as_str()) {
+            return Err(Error::config("id", "must not have control characters, such as line breaks"));
+        }
         let unique = call.unique.map(|unique| unique.key(&call.task, &args)).transpose()?;
+        let headers = inherited::headers(call.headers)?;
+        let params = call.params.map(|names| serde_json::from_str(names).expect("the macro writes JSON"));
         let record = Record {
+            params,
             reply_to: Some(Cow::Borrowed(&self.inner.id)),
             expires,
             unique: unique.as_ref().map(|(key, _)| Cow::Borrowed(&*key.key)),
@@ -91,7 +98,7 @@ impl Client {
         let reply_to = Some(Arc::clone(&self.inner.id));
         let submission = Submission { id, task: call.task.into(), queue: queue.shared(), reply_to, eta };
         Ok(Prepared {
-            record: Outgoing { topic, key, value, partition: None, headers: Vec::new() },
+            record: Outgoing { topic, key, value, partition: None, headers },
             submission,
             may_have_ended,
             unique,
@@ -103,7 +110,10 @@ impl Client {
 /// Fails if no task can have this name.
 pub(crate) fn check_name(task: &str) -> Result<(), Error> {
     match task.len() {
-        1..=MAX_NAME_BYTES => Ok(()),
+        1..=MAX_NAME_BYTES if is_plain(task) => Ok(()),
+        1..=MAX_NAME_BYTES => {
+            Err(Error::config("task", "a name must not have control characters, such as line breaks"))
+        }
         len => Err(Error::config("task", format!("a name has 1 to {MAX_NAME_BYTES} bytes, this one has {len}"))),
     }
 }

@@ -6,7 +6,10 @@ use serde_json::value::RawValue;
 
 use super::MAX_TTL;
 use crate::{
-    core::unique::{MAX_KEY_BYTES, UniqueKey},
+    core::{
+        text::is_plain,
+        unique::{MAX_KEY_BYTES, UniqueKey},
+    },
     error::Error,
     wire::digest,
 };
@@ -34,6 +37,9 @@ impl Unique {
                 format!("a key has 1 to {MAX_KEY_BYTES} bytes, this one has {}; use a hash of a longer key", key.len());
             return Err(Error::config("unique", problem));
         }
+        if !is_plain(&key) {
+            return Err(Error::config("unique", "a key must not have control characters, such as line breaks"));
+        }
         let ttl_ms = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
         Ok((UniqueKey { task: task.into(), key: key.into() }, ttl_ms))
     }
@@ -49,9 +55,13 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         let check = |key: &str, ttl| Unique { key: Some(key.to_owned()), ttl }.key("add", &args);
         assert!(check("k", hour).is_ok() && check(&"k".repeat(256), hour).is_ok());
-        for refused in
-            [check("", hour), check(&"k".repeat(257), hour), check("k", hour * 24 * 366), check("k", hour / 3_601)]
-        {
+        for refused in [
+            check("", hour),
+            check("a\nb", hour),
+            check(&"k".repeat(257), hour),
+            check("k", hour * 24 * 366),
+            check("k", hour / 3_601),
+        ] {
             assert!(matches!(&refused, Err(Error::Config { what, .. }) if what == "unique"), "{refused:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Texts of limited length.
+//! Texts of limited length, without control characters.
 
 /// The text, with its end replaced by `...` if it has more than `max` bytes.
 #[must_use]
@@ -11,6 +11,12 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
         text.shrink_to_fit();
     }
     text
+}
+
+/// Whether the text can be part of a line of a log: it has no control characters.
+#[must_use]
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

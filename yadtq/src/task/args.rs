@@ -1,4 +1,7 @@
-//! Converts arguments between Rust values and JSON: writes them by position, reads them by position or by name.
+//! Converts arguments between Rust values and JSON: writes them by position, with the names of their parameters, and reads
+//! them by name, or by position if there are no names.
+
+use std::borrow::Cow;
 
 use serde::{
     Deserialize, Serialize,
@@ -8,7 +11,11 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::state::MissingState;
-use crate::error::Error;
+use crate::{
+    core::text::cut,
+    error::Error,
+    wire::envelope::{Args, MAX_NAME_BYTES},
+};
 
 /// Why arguments do not fit a task's parameters.
 #[derive(Debug, Error)]
@@ -16,6 +23,17 @@ pub enum ArgsError {
     /// The JSON is neither an array nor an object.
     #[error("arguments are neither an array nor an object: {0}")]
     Shape(#[source] serde_json::Error),
+    /// The names of the parameters are no array of strings.
+    #[error("`params` is not an array of names: {0}")]
+    Params(#[source] serde_json::Error),
+    /// There are more or fewer names than arguments.
+    #[error("`params` has {names} names for {given} arguments")]
+    Names {
+        /// Number of names that were sent.
+        names: usize,
+        /// Number of arguments that were sent.
+        given: usize,
+    },
     /// An argument has a wrong type.
     #[error("argument `{parameter}`: {source}")]
     Type {
@@ -39,7 +57,7 @@ pub enum ArgsError {
         expected: usize,
     },
     /// No parameter has that name.
-    #[error("no parameter is named `{name}`; the parameters are: {parameters}")]
+    #[error("no parameter is named `{name}`; the parameters of this worker's task are: {parameters}")]
     Unknown {
         /// The name that was sent.
         name: String,
@@ -52,14 +70,16 @@ pub enum ArgsError {
 #[derive(Debug)]
 pub struct Writer {
     task: &'static str,
+    /// The names of the parameters, as a JSON array.
+    pub(crate) params: &'static str,
     json: Result<Vec<u8>, Error>,
 }
 
 impl Writer {
     /// Starts the array.
     #[must_use]
-    pub fn new(task: &'static str) -> Self {
-        Self { task, json: Ok(vec![b'[']) }
+    pub fn new(task: &'static str, params: &'static str) -> Self {
+        Self { task, params, json: Ok(vec![b'[']) }
     }
 
     /// Adds the next argument.
@@ -97,36 +117,52 @@ pub struct Reader<'a> {
 
 #[derive(Debug)]
 enum Given<'a> {
-    Array(Vec<&'a RawValue>),
-    Object(Vec<(String, &'a RawValue)>),
+    ByPosition(Vec<&'a RawValue>),
+    ByName(Vec<(Name<'a>, &'a RawValue)>),
 }
 
+/// The name of a parameter.
+#[derive(Debug, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl<'a> Reader<'a> {
-    /// Reads the outer array or object of `json`.
-    pub(crate) fn new(json: &'a str) -> Result<Self, ArgsError> {
-        let given = if json.starts_with('[') {
-            Given::Array(serde_json::from_str(json).map_err(ArgsError::Shape)?)
-        } else {
-            let pairs: Pairs<'a> = serde_json::from_str(json).map_err(ArgsError::Shape)?;
-            Given::Object(pairs.0)
-        };
-        Ok(Self { given, next: 0 })
+    /// Reads the outer array or object.
+    pub(crate) fn new(args: &'a Args) -> Result<Self, ArgsError> {
+        let json = args.as_str();
+        if !json.starts_with('[') {
+            let Pairs(pairs) = serde_json::from_str(json).map_err(ArgsError::Shape)?;
+            return Ok(Self { given: Given::ByName(pairs), next: 0 });
+        }
+        let values: Vec<_> = serde_json::from_str(json).map_err(ArgsError::Shape)?;
+        let Some(names) = args.params() else { return Ok(Self { given: Given::ByPosition(values), next: 0 }) };
+        let names: Vec<Name<'a>> = serde_json::from_str(names).map_err(ArgsError::Params)?;
+        if names.len() != values.len() {
+            return Err(ArgsError::Names { names: names.len(), given: values.len() });
+        }
+        Ok(Self { given: Given::ByName(names.into_iter().zip(values).collect()), next: 0 })
     }
 
-    /// Refuses arguments that belong to none of these parameters.
+    /// Refuses arguments that belong to none of these parameters. One that is null may be left out, so its name need not be
+    /// known: callers may have code with another `Option` already.
     ///
     /// # Errors
     /// There are too many arguments, or one has an unknown name.
     pub fn expect(&self, parameters: &[&'static str]) -> Result<(), ArgsError> {
         match &self.given {
-            Given::Array(values) if values.len() > parameters.len() => {
+            Given::ByPosition(values) if values.len() > parameters.len() => {
                 Err(ArgsError::TooMany { given: values.len(), expected: parameters.len() })
             }
-            Given::Array(_) => Ok(()),
-            Given::Object(pairs) => match pairs.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
-                Some((name, _)) => Err(ArgsError::Unknown { name: name.clone(), parameters: parameters.join(", ") }),
-                None => Ok(()),
-            },
+            Given::ByPosition(_) => Ok(()),
+            Given::ByName(pairs) => {
+                let mut unknown = pairs.iter().filter(|(Name(name), _)| !parameters.contains(&&**name));
+                match unknown.find(|(_, value)| value.get() != "null") {
+                    Some((Name(name), _)) => {
+                        let name = cut(name.clone().into_owned(), MAX_NAME_BYTES);
+                        Err(ArgsError::Unknown { name, parameters: parameters.join(", ") })
+                    }
+                    None => Ok(()),
+                }
+            }
         }
     }
 
@@ -137,10 +173,7 @@ impl<'a> Reader<'a> {
     // With these bounds the compiler reports a wrong type at the argument, with a remedy: serde has a message for
     // `Deserialize` but not for `DeserializeOwned`. `Send` is needed because a run moves its arguments to another thread.
     pub fn take<T: for<'de> Deserialize<'de> + Send>(&mut self, parameter: &'static str) -> Result<T, ArgsError> {
-        let value = match &self.given {
-            Given::Array(values) => values.get(self.next).copied(),
-            Given::Object(pairs) => pairs.iter().rev().find(|(name, _)| name == parameter).map(|(_, value)| *value),
-        };
+        let value = self.given.find(parameter, self.next);
         self.next += 1;
         match value {
             Some(value) => serde_json::from_str(value.get()).map_err(|source| ArgsError::Type { parameter, source }),
@@ -149,23 +182,32 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One argument of a JSON array or object; `None` if it is missing.
-pub(crate) fn find<'a>(json: &'a str, parameter: &str, position: usize) -> Option<&'a RawValue> {
-    match Reader::new(json).ok()?.given {
-        Given::Array(values) => values.get(position).copied(),
-        Given::Object(pairs) => pairs.into_iter().rev().find(|(name, _)| name == parameter).map(|(_, value)| value),
+impl<'a> Given<'a> {
+    /// The argument of a parameter; `None` if it is missing.
+    fn find(&self, parameter: &str, position: usize) -> Option<&'a RawValue> {
+        match self {
+            Self::ByPosition(values) => values.get(position).copied(),
+            Self::ByName(pairs) => {
+                pairs.iter().rev().find(|(Name(name), _)| name == parameter).map(|&(_, value)| value)
+            }
+        }
     }
 }
 
+/// The argument of one parameter; `None` if it is missing.
+pub(crate) fn find<'a>(args: &'a Args, parameter: &str, position: usize) -> Option<&'a RawValue> {
+    Reader::new(args).ok()?.given.find(parameter, position)
+}
+
 /// The fields of an object, in their order, duplicates included.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+struct Pairs<'a>(Vec<(Name<'a>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = Vec<(String, &'de RawValue)>;
+            type Value = Vec<(Name<'de>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an array or an object")
@@ -207,9 +249,12 @@ impl<'de> Deserializer<'de> for Absent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::envelope::Envelope;
 
-    fn read(json: &str) -> Result<(i64, Option<String>), ArgsError> {
-        let mut reader = Reader::new(json)?;
+    fn read(args: &str) -> Result<(i64, Option<String>), ArgsError> {
+        let record = format!(r#"{{"task-id":"x","task":"t","args":{args}}}"#);
+        let args = Envelope::read(&record.into()).unwrap().args;
+        let mut reader = Reader::new(&args)?;
         reader.expect(&["a", "b"])?;
         Ok((reader.take("a")?, reader.take("b")?))
     }
@@ -223,22 +268,44 @@ mod tests {
     }
 
     #[test]
+    fn an_array_with_the_names_of_its_parameters_is_read_by_name() {
+        let (one, both) = ((1, None), (1, Some("x".to_owned())));
+        assert_eq!(read(r#"[1,"x"],"params":["a","b"]"#).unwrap(), both);
+        assert_eq!(read(r#"["x",1],"params":["b","\u0061"]"#).unwrap(), both, "in the order of the caller");
+        assert_eq!(read(r#"[1],"params":["a"]"#).unwrap(), one, "the caller does not know `b`");
+        assert_eq!(read(r#"[null,1],"params":["new","a"]"#).unwrap(), one, "this worker does not know `new`");
+        assert_eq!(read(r#"{"a":1},"params":["b"]"#).unwrap(), one, "an object has names of its own");
+        assert_eq!(read(r#"[1],"params":null"#).unwrap(), one);
+        let error = read(r#"[2,1],"params":["new","a"]"#).unwrap_err();
+        assert_eq!(error.to_string(), "no parameter is named `new`; the parameters of this worker's task are: a, b");
+    }
+
+    #[test]
     fn errors_name_what_does_not_fit() {
         let says = |json| read(json).unwrap_err().to_string();
         assert_eq!(says("[]"), "argument `a` is missing");
         assert_eq!(says("[1,null,3]"), "3 arguments for 2 parameters");
-        assert_eq!(says(r#"{"a":1,"c":2}"#), "no parameter is named `c`; the parameters are: a, b");
+        assert_eq!(
+            says(r#"{"a":1,"c":2}"#),
+            "no parameter is named `c`; the parameters of this worker's task are: a, b"
+        );
+        assert_eq!(says(r#"[1,2],"params":["a"]"#), "`params` has 1 names for 2 arguments");
+        assert_eq!(
+            says(r#"[1],"params":[7]"#),
+            "`params` is not an array of names: invalid type: integer `7`, expected a string at line 1 column 2"
+        );
         assert!(says(r#"["one"]"#).starts_with("argument `a`: invalid type: string"), "{}", says(r#"["one"]"#));
         assert!(says("[1e999]").starts_with("argument `a`: number out of range"), "{}", says("[1e999]"));
     }
 
     #[test]
     fn arguments_are_written_by_position() {
-        let json = Writer::new("t").push("a", &1).push("b", "x").finish().unwrap();
+        let new = || Writer::new("t", r#"["a","b"]"#);
+        let json = new().push("a", &1).push("b", "x").finish().unwrap();
         assert_eq!(json.get(), r#"[1,"x"]"#);
-        assert_eq!(Writer::new("t").finish().unwrap().get(), "[]");
+        assert_eq!(new().finish().unwrap().get(), "[]");
         let bad = std::collections::HashMap::from([((1, 2), 3)]);
-        let error = Writer::new("t").push("map", &bad).finish().unwrap_err();
+        let error = new().push("map", &bad).finish().unwrap_err();
         assert_eq!(error.to_string(), "argument `map` of task t cannot be sent as JSON: key must be a string");
     }
 }

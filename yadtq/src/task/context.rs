@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{lifecycle::Token, names::TaskId},
-    wire::failure::Failure,
+    wire::{Headers, dead::header, failure::Failure},
 };
 
 /// The context of a run. A task that has it as its first parameter gets it from the worker. It is cheap to clone.
@@ -48,6 +48,7 @@ struct Inner {
     queue: Arc<str>,
     attempt: u32,
     last_error: Option<Arc<Failure>>,
+    headers: Headers,
     token: Token,
     cancel: CancellationToken,
     stopping: CancellationToken,
@@ -61,17 +62,19 @@ impl Context {
         state: States,
     ) -> Self {
         let (last_error, reporter, stopping) = (None, Reporter::default(), CancellationToken::new());
-        let inner = Inner { id, task, queue, attempt, last_error, token, cancel, stopping, state, reporter };
+        let headers = Headers::new();
+        let inner = Inner { id, task, queue, attempt, last_error, headers, token, cancel, stopping, state, reporter };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The same context, with what a worker adds: the error of the attempt before, what is cancelled when the worker begins to
-    /// stop, and where progress goes.
+    /// The same context, with what a worker adds: the error of the attempt before, the record's headers, what is cancelled when
+    /// the worker begins to stop, and where progress goes.
     pub(crate) fn in_worker(
-        self, last_error: Option<Arc<Failure>>, stopping: CancellationToken, progress: &Arc<ProgressBuffer>,
+        self, last_error: Option<Arc<Failure>>, headers: Headers, stopping: CancellationToken,
+        progress: &Arc<ProgressBuffer>,
     ) -> Self {
         let (inner, reporter) = (Arc::unwrap_or_clone(self.inner), Reporter::new(progress));
-        Self { inner: Arc::new(Inner { last_error, stopping, reporter, ..inner }) }
+        Self { inner: Arc::new(Inner { last_error, headers, stopping, reporter, ..inner }) }
     }
 
     /// A context for unit tests of a task's body: it has a new id, attempt 1 and no state, and is never cancelled.
@@ -90,6 +93,19 @@ impl Context {
     pub fn with_state<T: Any + Send + Sync>(&self, value: T) -> Self {
         let mut inner = Inner::clone(&self.inner);
         inner.state.insert(value);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same context with one more header, for unit tests.
+    ///
+    /// ```
+    /// let ctx = yadtq::Context::for_test().with_header("tenant", "acme");
+    /// assert_eq!(ctx.header("tenant"), Some("acme"));
+    /// ```
+    #[must_use]
+    pub fn with_header(&self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.headers.push((name.into(), value.into().into()));
         Self { inner: Arc::new(inner) }
     }
 
@@ -125,6 +141,69 @@ impl Context {
     #[must_use]
     pub fn last_error(&self) -> Option<&Failure> {
         self.inner.last_error.as_deref()
+    }
+
+    /// The value of a header that the sender has set with [`Call::header`](crate::Call::header), or that a program without this
+    /// library has added to the Kafka record. `None`: there is none of this name, or it is not UTF-8. If there are several, it is
+    /// the last one.
+    ///
+    /// ```
+    /// use yadtq::Context;
+    ///
+    /// #[yadtq::task]
+    /// async fn invoice(ctx: Context, order: u64) -> String {
+    ///     format!("order {order} of {}", ctx.header("tenant").unwrap_or("nobody"))
+    /// }
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let ctx = Context::for_test().with_header("tenant", "acme");
+    /// assert_eq!(invoice.run(ctx, 17).await, "order 17 of acme");
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let value = self.headers().filter(|(own, _)| *own == name).last()?.1;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The headers of the task, in their order: names, and values that need not be UTF-8. They are the same in every run of the
+    /// task, and tasks that it sends inherit them. The headers that begin with `yadtq-` are left out.
+    ///
+    /// ```
+    /// let ctx = yadtq::Context::for_test().with_header("tenant", "acme");
+    /// assert_eq!(ctx.headers().next(), Some(("tenant", &b"acme"[..])));
+    /// ```
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let all = self.inner.headers.iter().map(|(name, value)| (name.as_str(), &**value));
+        all.filter(|(name, _)| !name.starts_with(header::PREFIX))
+    }
+
+    /// The id of the task that sent this one; `None` if it was sent from outside a task.
+    ///
+    /// ```
+    /// assert_eq!(yadtq::Context::for_test().parent_id(), None);
+    /// ```
+    #[must_use]
+    pub fn parent_id(&self) -> Option<TaskId> {
+        self.id_in(header::PARENT)
+    }
+
+    /// The id of the task at the root of the tree that this one belongs to: a task was sent from outside a task, sent others,
+    /// and so on down to this one. The task itself if it was sent from outside a task. Useful in logs, to find what belongs
+    /// together.
+    ///
+    /// ```
+    /// let ctx = yadtq::Context::for_test();
+    /// assert_eq!(ctx.root_id(), *ctx.id());
+    /// ```
+    #[must_use]
+    pub fn root_id(&self) -> TaskId {
+        self.id_in(header::ROOT).unwrap_or_else(|| self.inner.id.clone())
+    }
+
+    fn id_in(&self, header: &str) -> Option<TaskId> {
+        let (_, value) = self.inner.headers.iter().rfind(|(name, _)| name == header)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
     }
 
     /// The fence token of this run: greater than that of every earlier run of the task. A store that remembers

@@ -63,7 +63,7 @@ impl Limits {
         let task = task.replace('%', "%25").replace(':', "%3A");
         let Some((parameter, position)) = self.key else { return format!("task:{task}").into() };
         // A missing argument is the `None` of an `Option`.
-        let value = args::find(args.as_str(), parameter, position).unwrap_or(RawValue::NULL);
+        let value = args::find(args, parameter, position).unwrap_or(RawValue::NULL);
         let text = digest::canonical(value);
         if text.len() > Self::MAX_PLAIN_KEY_BYTES || text.starts_with(['[', '{']) {
             format!("task:{task}:{}", digest::of_arguments(value)).into()

@@ -60,8 +60,16 @@ impl Reason {
     }
 }
 
-/// Names of the headers that a dead letter has besides the original ones.
+/// Names of the headers of ours. All but the first two are those that a dead letter has besides the original ones.
 pub(crate) mod header {
+    /// What the names of all headers of ours begin with.
+    pub(crate) const PREFIX: &str = "yadtq-";
+    /// The id of the task that sent this one.
+    pub(crate) const PARENT: &str = "yadtq-parent-id";
+    /// The id of the task that was sent from outside a task, and from which this one descends.
+    pub(crate) const ROOT: &str = "yadtq-root-id";
+    /// Headers of ours that a task keeps. `yadtq-signature` is reserved.
+    pub(super) const KEPT: [&str; 3] = [PARENT, ROOT, "yadtq-signature"];
     /// Why the record became a dead letter: [`Reason::as_str`](super::Reason::as_str).
     pub(crate) const REASON: &str = "yadtq-reason";
     /// The text of the error.
@@ -76,7 +84,7 @@ pub(crate) mod header {
     pub(crate) const PARTITION: &str = "yadtq-source-partition";
     /// The offset that the record had in that partition.
     pub(crate) const OFFSET: &str = "yadtq-source-offset";
-    /// All headers that YADTQ adds.
+    /// All headers that a dead letter has besides the original ones.
     pub(crate) const ALL: [&str; 8] = [REASON, ERROR, ATTEMPTS, DELIVERIES, TOPIC, PARTITION, OFFSET, CUT];
     /// The original length of the value in bytes. The header is present only if the value was cut.
     pub(crate) const CUT: &str = "yadtq-cut-from-bytes";
@@ -100,7 +108,7 @@ impl Cause {
     #[must_use]
     pub(crate) fn headers(&self, source: &Source<'_>, original: &Headers) -> Headers {
         let mut headers = original.clone();
-        headers.retain(|(name, _)| !name.starts_with("yadtq-") || name == "yadtq-signature");
+        headers.retain(|(name, _)| !name.starts_with(header::PREFIX) || header::KEPT.contains(&name.as_str()));
         for (name, value) in [
             (header::REASON, self.reason.as_str().to_owned()),
             (header::ERROR, cut(self.error.clone(), Failure::MAX_MESSAGE)),

@@ -95,14 +95,25 @@ impl From<serde_json::Error> for Unreadable {
 #[derive(Clone, Debug)]
 pub(crate) struct Args {
     record: Bytes,
-    range: Range<usize>,
+    values: Range<usize>,
+    params: Option<Range<usize>>,
 }
 
 impl Args {
     /// The JSON text: an array or an object.
     #[must_use]
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.record[self.range.clone()]).unwrap_or_default()
+        self.text(&self.values)
+    }
+
+    /// The JSON text of the names of the parameters that an array is for, if the record has them.
+    #[must_use]
+    pub(crate) fn params(&self) -> Option<&str> {
+        self.params.as_ref().map(|range| self.text(range))
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        std::str::from_utf8(&self.record[range.clone()]).unwrap_or_default()
     }
 }
 
@@ -161,11 +172,15 @@ impl Envelope {
         if let Some(len) = ordering_key.as_ref().map(|key| key.len()).filter(|&len| len > MAX_KEY_BYTES) {
             return Err(Unreadable::TooLong { field: "ordering-key", len, max: MAX_KEY_BYTES });
         }
-        let start = args.as_ptr() as usize - text.as_ptr() as usize;
+        let range = |part: &str| {
+            let start = part.as_ptr() as usize - text.as_ptr() as usize;
+            start..start + part.len()
+        };
+        let (values, params) = (range(args), reading.params.map(|params| range(params.get())));
         Ok(Self {
             id: reading.task_id.parse()?,
             task: reading.task.into(),
-            args: Args { record: record.clone(), range: start..start + args.len() },
+            args: Args { record: record.clone(), values, params },
             seq,
             attempt: reading.attempt.unwrap_or(1).max(1),
             reply_to: reading.reply_to.map(Into::into),

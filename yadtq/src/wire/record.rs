@@ -29,6 +29,10 @@ pub(crate) struct Record<'a> {
     /// The arguments: an array or an object.
     #[serde(borrow)]
     pub args: &'a RawValue,
+    /// The names of the parameters for which the arguments in an array are. Default: they are for the worker's parameters, in
+    /// their order.
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub params: Option<&'a RawValue>,
     /// The number of this record among those of its task, from 1. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
@@ -90,6 +94,7 @@ impl<'a> Record<'a> {
             task_id: task_id.into(),
             task: task.into(),
             args,
+            params: None,
             seq: None,
             attempt: None,
             reply_to: None,

@@ -52,12 +52,13 @@ fn fields() -> impl Strategy<Value = Vec<Option<Field>>> {
         field("unique", texts(&[])),
         field("ordering-key", texts(&["order/17"])),
         field("reply-to", texts(&["client"])),
+        field("params", [r#"["a","\ud800"]"#, r#"["a"]"#, "{}", "7", "null"].map(str::to_owned).to_vec()),
         vec(field("x", vec!["1".to_owned(), deep, r#"{"\ud800":"\udfff"}"#.to_owned()]), 0..3),
     );
     (known, hints).prop_map(|(known, hints)| {
         let (a, b, c, d, e, f, g, h, i, j) = known;
-        let (k, l, m, n, o, p, unknown) = hints;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p].into_iter().chain(unknown).collect()
+        let (k, l, m, n, o, p, q, unknown) = hints;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q].into_iter().chain(unknown).collect()
     })
 }
 

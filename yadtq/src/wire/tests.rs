@@ -167,6 +167,7 @@ fn records_of_released_versions_are_read() {
         assert_eq!(task.id.as_str(), expected["id"], "{line}");
         assert_eq!(&*task.task, expected["task"], "{line}");
         assert_eq!(task.args.as_str(), expected["args"], "{line}");
+        assert_eq!(task.args.params(), expected["params"].as_str(), "{line}");
         assert_eq!(serde_json::json!([task.seq, task.attempt]), expected["seq-attempt"], "{line}");
         let durations = [task.options.timeout, task.options.result_ttl].map(|time| time.map(|time| time.as_millis()));
         assert_eq!(serde_json::json!(durations), expected["timeout-ttl"], "{line}");
@@ -190,6 +191,7 @@ fn this_version_writes_what_it_always_wrote() {
         result_ttl: Some(Duration::ZERO),
     };
     record = Record::new("id", "add", &args, &options);
+    record.params = serde_json::from_str(r#"["a","b"]"#).unwrap();
     record.reply_to = Some("client".into());
     record.expires = Some(1_795_531_030_859);
     record.unique = Some("order-17".into());
@@ -198,8 +200,8 @@ fn this_version_writes_what_it_always_wrote() {
     record.eta = Some(1_795_531_030_858);
     record.queue = Some("mail".into());
     let all = concat!(
-        r#"{"task-id":"id","task":"add","args":[1,"x"],"reply-to":"client","timeout-ms":5000,"soft-timeout-ms":4000,"result-ttl-ms":0,"#,
-        r#""expires":1795531030859,"unique":"order-17","ordering-key":"customer-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
+        r#"{"task-id":"id","task":"add","args":[1,"x"],"params":["a","b"],"reply-to":"client","timeout-ms":5000,"soft-timeout-ms":4000,"#,
+        r#""result-ttl-ms":0,"expires":1795531030859,"unique":"order-17","ordering-key":"customer-17","priority":"high","retry":{"max":7,"base-ms":2000,"cap-ms":60000},"eta":1795531030858,"queue":"mail"}"#
     );
     assert_eq!(record.to_bytes(), all);
     let failure = Failure::new(ErrorKind::UnknownTask, "say \"what\"".to_owned(), 2);
@@ -251,8 +253,8 @@ proptest! {
             return Ok(());
         };
         let same = |other: &Envelope| {
-            (&other.id, &other.task, other.args.as_str(), &other.ordering_key)
-                == (&task.id, &task.task, task.args.as_str(), &task.ordering_key)
+            (&other.id, &other.task, other.args.as_str(), other.args.params(), &other.ordering_key)
+                == (&task.id, &task.task, task.args.as_str(), task.args.params(), &task.ordering_key)
         };
         let (seq, queue) = ((task.seq + 1).min(MAX_SEQ), "mail");
         let error = task.last_error.as_ref().map(|failure| failure.to_json());

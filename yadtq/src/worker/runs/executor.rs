@@ -19,7 +19,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::run::Run;
 use crate::{
-    client::Client,
+    client::{Client, inherited},
     clock::millis,
     core::names::WorkerId,
     task::{ArgsError, Body, Context, ProgressBuffer, Reader, RunBlocking, RunFuture, States},
@@ -69,10 +69,12 @@ impl Executor {
         let (cancel, state) = (run.cancel.clone(), self.state.clone());
         let ctx = Context::new(id.task.clone(), task, queue, envelope.attempt, id.token, cancel, state).in_worker(
             envelope.last_error.clone(),
+            job.record.headers.clone(),
             self.stopping.clone(),
             &self.progress,
         );
         let (limit, args, client) = (job.options().timeout, envelope.args.clone(), self.client.clone());
+        let run_ctx = ctx.clone();
         let finished = RunFinished { run: id.clone(), lane, ended: Ended::Dropped };
         let reporter = Reporter { finished: Some(finished), reports: self.reports.clone() };
         match definition.body {
@@ -81,13 +83,15 @@ impl Executor {
                     let run = AssertUnwindSafe(run_async(body, ctx, args, limit)).catch_unwind();
                     reporter.report(run.await.unwrap_or_else(|panic| Ended::Panicked(message(&*panic))));
                 };
-                Some(self.runtime.spawn(client.scope(future).instrument(span)).abort_handle())
+                let future = client.scope(inherited::scope(run_ctx, future));
+                Some(self.runtime.spawn(future.instrument(span)).abort_handle())
             }
             Body::Blocking(body) => {
                 let begun = Arc::clone(&run.begun);
                 self.runtime.spawn_blocking(move || {
                     begun.get_or_init(Instant::now);
-                    let run = || span.in_scope(|| client.scope_blocking(|| run_blocking(body, ctx, &args)));
+                    let run = || inherited::scope_blocking(run_ctx, || run_blocking(body, ctx, &args));
+                    let run = || span.in_scope(|| client.scope_blocking(run));
                     let run = || catch_unwind(AssertUnwindSafe(run));
                     let ended = || run().unwrap_or_else(|panic| Ended::Panicked(message(&*panic)));
                     reporter.report(within(limit, ended));
@@ -108,7 +112,7 @@ async fn run_async(
     body: fn(Context, Reader<'_>) -> Result<RunFuture, ArgsError>, ctx: Context, args: Args, limit: Option<Duration>,
 ) -> Ended {
     let cancel = ctx.clone();
-    let future = match Reader::new(args.as_str()).and_then(|reader| body(ctx, reader)) {
+    let future = match Reader::new(&args).and_then(|reader| body(ctx, reader)) {
         Ok(future) => future,
         Err(error) => return Ended::Arguments(error),
     };
@@ -123,7 +127,7 @@ async fn run_async(
 }
 
 fn run_blocking(body: fn(Context, Reader<'_>) -> Result<RunBlocking, ArgsError>, ctx: Context, args: &Args) -> Ended {
-    match Reader::new(args.as_str()).and_then(|reader| body(ctx, reader)) {
+    match Reader::new(args).and_then(|reader| body(ctx, reader)) {
         Ok(run) => Ended::Returned(run()),
         Err(error) => Ended::Arguments(error),
     }
