@@ -10,6 +10,12 @@ pub(crate) fn ago(at_ms: u64) -> String {
     since(at_ms, now_ms())
 }
 
+/// A time in ms since the Unix epoch, as programs read it.
+pub(crate) fn ms(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The duration between two times in ms since the Unix epoch, to the millisecond; `0s` if they are reversed.
 pub(crate) fn between(from_ms: u64, to_ms: u64) -> String {
     exact(Duration::from_millis(to_ms.saturating_sub(from_ms)))
@@ -48,8 +54,7 @@ fn rough(duration: Duration) -> String {
 
 #[allow(clippy::disallowed_methods, reason = "ages are shown to a person, who reads the same clock")]
 fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    ms(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! A task runs for long at the head of its partition, and others end behind it. Then its worker is killed, and the next one
 //! too, and Redis loses all data.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use yadtq::Status;
-use yadtq_tests::{process::Process, servers, servers::Redis, tasks, until};
+use yadtq_tests::{now_ms, process::Process, servers, servers::Redis, tasks, until};
 
 use super::{Bench, worker_with};
 
@@ -27,6 +31,7 @@ async fn what_ended_behind_a_long_task_does_not_run_again_whatever_is_killed_or_
     let head = tasks::nap.call(600_000).send(&bench.client).await.expect("acknowledged");
     let mut worker = worker_with(&env);
     until("the long task runs", async || (head.status().await.ok()? == Status::Running).then_some(())).await;
+    let began_ms = now_ms();
     let mut sent = 0;
     for count in SHORT {
         for handle in bench.client.send_many((0..count).map(|_| tasks::noted.call())).await {
@@ -35,6 +40,17 @@ async fn what_ended_behind_a_long_task_does_not_run_again_whatever_is_killed_or_
         sent += count;
         until("the short ones run", async || (runs(&path).len() >= sent).then_some(())).await;
     }
+    let (mut most_lag, mut oldest_ms) = (0, None);
+    let counted = async || {
+        let queues = bench.client.admin().queues().await.ok()?;
+        most_lag = queues[0].lag.max(most_lag);
+        oldest_ms = queues[0].oldest_at.map(|at| at.duration_since(UNIX_EPOCH).expect("after 1970").as_millis());
+        (queues.len() == 1 && (queues[0].waiting(), queues[0].running) == (0, Some(1))).then_some(())
+    };
+    until("only the long task is left", counted).await;
+    assert!(most_lag > 1, "others ended behind it");
+    // Its record was published again at the end of the topic, when others waited for it.
+    assert!(oldest_ms.is_some_and(|ms| (began_ms.into()..=now_ms().into()).contains(&ms)), "{oldest_ms:?}");
     let carried = worker.events("task_carried");
     assert!(!carried.is_empty(), "its record keeps no window full");
     assert!(carried.iter().all(|event| event["task_id"] == head.id().to_string()), "{carried:?}");

@@ -38,31 +38,50 @@ async fn workers_are_listed() {
     assert!(lines[1].starts_with(first["id"].as_str().unwrap()), "{human:#?}");
     assert!(lines[1].ends_with("  default, mail"), "{human:#?}");
     assert!(lines[1].contains("  1/8  "), "{human:#?}");
-    worker.stop().await.unwrap();
+    worker.stop().await.expect("a time after 1970");
     place.yadtq(["workers", "--json"]).await.exits(0).prints("[]\n");
 }
 
+#[allow(clippy::disallowed_methods, reason = "the CLI compares with this clock too")]
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
+    u64::try_from(since.as_millis()).expect("a time after 1970")
+}
+
 #[tokio::test]
-async fn queues_are_listed_with_their_lag() {
+async fn queues_are_listed_with_what_waits_in_them() {
     let place = Place::new();
     let none = format!("note: no queue exists in namespace {}; the first task or worker creates one", place.namespace);
     place.yadtq(["queues"]).await.exits(0).prints("").says(&none);
     place.yadtq(["queues", "--json"]).await.exits(0).quietly().prints("[]\n");
 
+    let before = now_ms();
     for _ in 0..2 {
         place.yadtq(["submit", "add", "1", "2"]).await.exits(0);
     }
     place.yadtq(["submit", "greet", "Ada", "--queue", "mail"]).await.exits(0);
     place.yadtq(["submit", "greet", "Eve", "--queue", "mail", "--priority", "high"]).await.exits(0);
-    let queues = place.yadtq(["queues", "--json"]).await.exits(0).quietly().json();
-    let queue = |name: &str, priority: &str, waiting: u64| json!({"queue": name, "priority": priority, "partitions": 12, "depth": waiting, "lag": waiting, "paused": false});
+    let mut queues = place.yadtq(["queues", "--json"]).await.exits(0).quietly().json();
+    for queue in queues.as_array_mut().unwrap() {
+        let oldest = queue["oldest-at"].take().as_u64().unwrap();
+        assert!((before..=now_ms()).contains(&oldest), "{queue}");
+    }
+    let queue = |name: &str, priority: &str, waiting: u64| {
+        json!({
+            "queue": name, "priority": priority, "partitions": 12, "leaderless": 0, "waiting": waiting, "running": 0,
+            "oldest-at": null, "depth": waiting, "lag": waiting, "paused": false,
+        })
+    };
     assert_eq!(queues, json!([queue("default", "normal", 2), queue("mail", "high", 1), queue("mail", "normal", 1)]));
-    let human = "QUEUE    PRIORITY  PARTITIONS  DEPTH  LAG  STATE
-default  normal            12      2    2  open
-mail     high              12      1    1  open
-mail     normal            12      1    1  open
-";
-    place.yadtq(["queues"]).await.exits(0).quietly().prints(human);
+    let human = place.yadtq(["queues"]).await.exits(0).quietly().stdout;
+    let lines: Vec<Vec<_>> = human.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["QUEUE", "PRIORITY", "PARTITIONS", "WAITING", "RUNNING", "OLDEST", "LAG", "DEPTH", "STATE"]);
+    let of = |line: &[&str]| {
+        line.iter().enumerate().filter(|(at, _)| *at != 5).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+    };
+    let of: Vec<_> = lines[1..].iter().map(|line| of(line)).collect();
+    assert_eq!(of, ["default normal 12 2 0 2 2 open", "mail high 12 1 0 1 1 open", "mail normal 12 1 0 1 1 open"]);
+    assert!(lines[1][5].ends_with('s'), "an age: {human}");
 }
 
 #[tokio::test]

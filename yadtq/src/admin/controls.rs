@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::Admin;
+use super::{Admin, queues::backlog};
 use crate::{
     broker::{Incoming, Outgoing, read_to_end},
     client::check_name,
@@ -126,8 +126,8 @@ impl Admin {
     /// The name is not a valid queue name. Kafka does not answer: the queue may or may not be purged, and can be purged again.
     pub async fn purge(&self, queue: &str) -> Result<u64, Error> {
         let queue = checked(queue)?;
-        let depths = self.queues().await?;
-        let tasks = depths.iter().filter(|depth| depth.queue == queue.as_str()).map(|depth| depth.lag).sum();
+        let depths = self.broker.queues().await?;
+        let tasks = depths.iter().filter(|depth| depth.queue == queue.as_str()).map(backlog).sum();
         let mut below = BTreeMap::new();
         for priority in Priority::ALL {
             let offset_ranges = self.broker.offset_ranges(&self.namespace().topic_of(&queue, priority).into()).await?;

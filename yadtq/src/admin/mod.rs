@@ -19,6 +19,7 @@ mod letter;
 mod periodics;
 mod ping;
 mod purge;
+mod queues;
 mod replay;
 mod scheduled;
 mod settled;
@@ -33,12 +34,16 @@ pub use self::{
     letter::{BadPlace, DeadLetter, Place},
     periodics::PeriodicInfo,
     ping::{PingReport, ServerReport},
+    queues::QueueInfo,
     replay::{NotReplayed, ReplayReport, Replayed},
     scheduled::{Scheduled, ScheduledTask},
     task_info::TaskInfo,
 };
 use crate::{broker::Broker, client::Client, config::Config, core::names::Namespace, error::Error, store::Store};
-pub use crate::{broker::QueueDepth, core::controls::Disabled, store::WorkerInfo};
+pub use crate::{
+    core::controls::Disabled,
+    store::{RunningIn, WorkerInfo},
+};
 
 /// Inspects and controls a namespace; see [`Client::admin`](crate::Client::admin).
 ///
@@ -80,13 +85,5 @@ impl Admin {
     /// Redis does not answer.
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
         Ok(self.store.workers().await?)
-    }
-
-    /// The number of records and the consumer lag of every queue, for each priority.
-    ///
-    /// # Errors
-    /// Kafka does not answer.
-    pub async fn queues(&self) -> Result<Vec<QueueDepth>, Error> {
-        Ok(self.broker.queues().await?)
     }
 }

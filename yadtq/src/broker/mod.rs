@@ -180,19 +180,54 @@ pub enum BrokerError {
     Refused(String),
 }
 
-/// How many tasks of one priority are waiting or running in a queue.
+/// How much there is of one priority of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueueDepth {
+pub(crate) struct QueueDepth {
     /// The queue.
     pub queue: String,
     /// The priority.
     pub priority: Priority,
-    /// Number of partitions of the topic.
-    pub partitions: usize,
-    /// Number of records in the topic. Records of finished tasks count until they are deleted.
-    pub records: u64,
-    /// Consumer lag: the number of records beyond the committed offsets, which are the waiting and running tasks.
-    pub lag: u64,
+    /// The partitions of the topic.
+    pub partitions: Vec<PartitionDepth>,
+    /// Number of partitions that are not among them, because they have no leader that could say.
+    pub leaderless: usize,
+}
+
+impl QueueDepth {
+    /// Number of records in the topic.
+    pub(crate) fn records(&self) -> u64 {
+        let records = |depth: &PartitionDepth| u64::try_from(depth.end - depth.start).unwrap_or(0);
+        self.partitions.iter().map(records).sum()
+    }
+
+    /// Number of records beyond the committed offsets.
+    pub(crate) fn lag(&self) -> u64 {
+        self.partitions.iter().map(PartitionDepth::lag).sum()
+    }
+}
+
+/// How much there is in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionDepth {
+    pub partition: i32,
+    /// The offset of its first record.
+    pub start: i64,
+    /// What was committed, if anything was.
+    pub committed: Option<Committed>,
+    /// The offset after its last record.
+    pub end: i64,
+}
+
+impl PartitionDepth {
+    /// The first offset that is not committed.
+    pub(crate) fn next(&self) -> i64 {
+        self.committed.as_ref().map_or(self.start, |committed| committed.next.max(self.start))
+    }
+
+    /// Number of records beyond the committed offset.
+    pub(crate) fn lag(&self) -> u64 {
+        u64::try_from(self.end - self.next()).unwrap_or(0)
+    }
 }
 
 /// What a broker reports about itself.

@@ -48,7 +48,7 @@ impl Embedded {
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// Kafka and Redis.
-    Servers(Servers),
+    Servers(Arc<Servers>),
     Embedded(Embedded),
 }
 
@@ -110,6 +110,7 @@ pub struct ClientBuilder {
     kafka_conf: Vec<(String, Secret)>,
     partitions: i32,
     replication: Option<i32>,
+    min_in_sync: Option<i32>,
     send_timeout: Duration,
     max_record_bytes: usize,
 }
@@ -124,6 +125,7 @@ impl Default for ClientBuilder {
             kafka_conf: Vec::new(),
             partitions: 12,
             replication: None,
+            min_in_sync: None,
             send_timeout: Duration::from_secs(10),
             max_record_bytes: 900 * 1_024,
         }
@@ -180,9 +182,27 @@ impl ClientBuilder {
         self
     }
 
-    /// Number of replicas of a topic that is created. Default: the broker's `default.replication.factor`.
+    /// Number of replicas of a topic that is created, and with it how many of them must have a task before it counts as sent:
+    /// one less, so that one broker can be away, but at least one. Default: the broker's `default.replication.factor` and
+    /// `min.insync.replicas`. With three brokers or more, 3 is right: nothing is lost with a broker, and everything goes on.
+    ///
+    /// ```
+    /// let client = yadtq::Client::builder().replication(3); // min.insync.replicas is 2
+    /// ```
     pub fn replication(mut self, replicas: i32) -> Self {
         self.replication = Some(replicas);
+        self
+    }
+
+    /// The `min.insync.replicas` of a topic that is created: how many replicas must have a task before it counts as sent, at
+    /// most as many as there are. With fewer in sync, nothing can be sent. Default: that of
+    /// [`replication`](Self::replication).
+    ///
+    /// ```
+    /// let client = yadtq::Client::builder().replication(5).min_in_sync_replicas(3);
+    /// ```
+    pub fn min_in_sync_replicas(mut self, replicas: i32) -> Self {
+        self.min_in_sync = Some(replicas);
         self
     }
 
@@ -208,6 +228,13 @@ impl ClientBuilder {
         if self.partitions < 1 || self.replication.is_some_and(|replicas| replicas < 1) {
             return Err(Error::config("partitions, replication", "must be at least 1"));
         }
+        let most = self.replication.unwrap_or(i32::MAX);
+        if self.min_in_sync.is_some_and(|replicas| replicas < 1 || replicas > most) {
+            return Err(Error::config(
+                "min_in_sync_replicas",
+                "must be at least 1, and at most the number of replicas",
+            ));
+        }
         if self.send_timeout < Duration::from_millis(100) {
             return Err(Error::config("send_timeout", "must be at least 100 ms"));
         }
@@ -228,9 +255,10 @@ impl ClientBuilder {
                 kafka_conf: self.kafka_conf,
                 partitions: self.partitions,
                 replication: self.replication,
+                min_in_sync: self.min_in_sync.or(self.replication.map(|replicas| (replicas - 1).max(1))),
                 send_timeout: self.send_timeout,
             };
-            Target::Servers(Servers::new(settings, &namespace)?)
+            Target::Servers(Arc::new(Servers::new(settings, &namespace)?))
         };
         Ok(Config { target, namespace, max_record_bytes: self.max_record_bytes, clock })
     }

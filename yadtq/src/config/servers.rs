@@ -34,6 +34,7 @@ impl Servers {
             extra,
             partitions: settings.partitions,
             replication: settings.replication,
+            min_in_sync: settings.min_in_sync,
             send_timeout: settings.send_timeout,
             namespace: namespace.clone(),
         };

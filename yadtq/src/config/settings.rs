@@ -27,6 +27,7 @@ pub(super) struct Settings {
     pub(super) kafka_conf: Vec<(String, Secret)>,
     pub(super) partitions: i32,
     pub(super) replication: Option<i32>,
+    pub(super) min_in_sync: Option<i32>,
     pub(super) send_timeout: Duration,
 }
 

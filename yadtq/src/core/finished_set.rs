@@ -38,7 +38,7 @@ pub(crate) struct FinishedSet {
 
 impl FinishedSet {
     /// Everything between the committed offset and `end` but the open offsets, which come in order.
-    pub(super) fn between(
+    pub(crate) fn between(
         next: i64, head_ms: Option<u64>, latest_ms: u64, open: impl Iterator<Item = i64>, end: i64,
     ) -> Self {
         let mut set = Self { next, head_ms, latest_ms, ranges: Vec::new() };
@@ -95,6 +95,19 @@ impl FinishedSet {
             from = range.end;
         }
         text
+    }
+
+    /// When the record at the committed offset was written, in ms since the Unix epoch, if that is known.
+    #[must_use]
+    pub(crate) fn head_ms(&self) -> Option<u64> {
+        self.head_ms
+    }
+
+    /// How many of these offsets it names.
+    #[must_use]
+    pub(crate) fn count(&self, offsets: Range<i64>) -> u64 {
+        let named = |range: &Range<i64>| range.end.min(offsets.end) - range.start.max(offsets.start);
+        self.ranges.iter().filter_map(|range| u64::try_from(named(range)).ok()).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -37,7 +37,7 @@ use std::{fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-pub use self::registry::WorkerInfo;
+pub use self::registry::{RunningIn, WorkerInfo};
 pub(crate) use self::{
     channels::{Channels, Notice, NoticeReceiver, Reply},
     limits::{Limits, PermitKey, PermitRequest, RateRequest},

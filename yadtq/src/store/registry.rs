@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::core::names::WorkerId;
+use crate::core::{names::WorkerId, priority::Priority};
 
 /// What a worker reports of itself with every heartbeat.
 ///
@@ -36,6 +36,9 @@ pub struct WorkerInfo {
     pub slots: usize,
     /// Tasks that it runs now.
     pub running: usize,
+    /// Number of them in each queue, by priority.
+    #[serde(default)]
+    pub running_in: Vec<RunningIn>,
     /// Ids of the first 100 of them.
     pub running_ids: Vec<String>,
     /// Tasks ended since the start, failures included.
@@ -49,6 +52,18 @@ pub struct WorkerInfo {
     pub started_at: u64,
     /// Its last heartbeat, in ms since the Unix epoch, on the store's clock.
     pub seen_at: u64,
+}
+
+/// How many tasks of one priority of a queue a worker runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunningIn {
+    /// The queue.
+    pub queue: String,
+    /// The priority.
+    pub priority: Priority,
+    /// Number of tasks.
+    pub tasks: u64,
 }
 
 /// The answer to a heartbeat.

@@ -1,12 +1,10 @@
-//! Requests on behalf of operators: depth and lag of queues, offsets of topics, deletion of records, and settings that
-//! endanger tasks.
+//! Requests on behalf of operators: offsets of topics, deletion of records, and settings that endanger tasks.
 
 use std::{sync::Arc, thread, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
     admin::{AdminOptions, ConfigResource, OwnedResourceSpecifier},
-    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaResult, RDKafkaErrorCode as Code},
     metadata::{Metadata, MetadataPartition},
     util::get_rdkafka_version,
@@ -14,9 +12,10 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use super::{
-    super::{BrokerError, BrokerInfo, OffsetRange, QueueDepth, queue_of},
+    super::{BrokerError, BrokerInfo, OffsetRange, queue_of},
     ADMIN_TIMEOUT, Cluster,
     blocking::run_blocking,
+    replicas::{self, Replicas},
     topics::{LEADER_POLL_INTERVAL, code, is_leader_missing},
 };
 
@@ -31,31 +30,6 @@ const SETTINGS: [(&str, &str, &str); 3] = [
 ];
 
 impl Cluster {
-    pub(super) async fn queues(self: &Arc<Self>) -> Result<Vec<QueueDepth>, BrokerError> {
-        let cluster = Arc::clone(self);
-        let depths = run_blocking(move || cluster.depths()).await.unwrap_or(Err(Code::CriticalSystemResource));
-        depths.map_err(|code| self.connection.error(code, "depth of the queues", ADMIN_TIMEOUT))
-    }
-
-    /// Blocks.
-    fn depths(&self) -> Result<Vec<QueueDepth>, Code> {
-        let metadata = self.metadata().map_err(|error| code(&error))?;
-        // This client reads nothing: it only asks for the committed offsets.
-        let consumer: BaseConsumer = self.config.consumer().create().map_err(|error| code(&error))?;
-        let mut depths = Vec::new();
-        for topic in metadata.topics() {
-            if let Some((queue, priority)) = queue_of(&self.config.namespace, topic.name()) {
-                let partitions: Vec<_> = topic.partitions().iter().map(|partition| partition.id()).collect();
-                let mut depth =
-                    QueueDepth { queue: queue.to_owned(), priority, partitions: partitions.len(), records: 0, lag: 0 };
-                measure(&consumer, topic.name(), &partitions, &mut depth).map_err(|error| code(&error))?;
-                depths.push(depth);
-            }
-        }
-        depths.sort_by(|a, b| (&a.queue, a.priority).cmp(&(&b.queue, b.priority)));
-        Ok(depths)
-    }
-
     pub(super) async fn offset_ranges(self: &Arc<Self>, topic: &Arc<str>) -> Result<Vec<OffsetRange>, BrokerError> {
         let (cluster, asked) = (Arc::clone(self), Arc::clone(topic));
         let deadline = Instant::now() + ADMIN_TIMEOUT;
@@ -120,23 +94,42 @@ impl Cluster {
         let ask = move || {
             let metadata = cluster.metadata()?;
             let id = cluster.producer.with_client(|client| client.fetch_cluster_id(Duration::ZERO));
-            Ok((summary(&metadata, id.as_deref()), own_topics(&cluster, &metadata)))
+            let topics = own_topics(&cluster, &metadata);
+            let replicas = Replicas::of_all(&metadata, &topics);
+            Ok((summary(&metadata, id.as_deref()), replicas, metadata.brokers().len()))
         };
         let answer: KafkaResult<_> =
             run_blocking(ask).await.ok_or(BrokerError::Refused("could not start a thread".to_owned()))?;
-        let (summary, topics) = answer.map_err(|error| self.connection.error(code(&error), "ping", ADMIN_TIMEOUT))?;
-        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let (summary, mut replicas, brokers) =
+            answer.map_err(|error| self.connection.error(code(&error), "ping", ADMIN_TIMEOUT))?;
+        let topics: Vec<_> = replicas.iter().map(|of| of.topic.as_str()).collect();
         let left = deadline.saturating_duration_since(Instant::now()).max(MIN_SETTINGS_TIMEOUT);
-        let warnings = match self.describe_topics(&topics, left).await {
-            Ok(settings) => settings.iter().flat_map(|settings| self.warnings(settings.as_ref())).collect(),
-            Err(code) => vec![format!("the settings of the topics could not be read: {code}")],
-        };
+        let mut warnings = Vec::new();
+        match self.describe_topics(&topics, left).await {
+            Ok(settings) => {
+                warnings.extend(settings.iter().flat_map(|settings| self.warnings(settings.as_ref())));
+                for settings in settings.iter().flatten() {
+                    let OwnedResourceSpecifier::Topic(topic) = &settings.specifier else { continue };
+                    if let Some(of) = replicas.iter_mut().find(|of| of.topic == *topic) {
+                        of.set(settings);
+                    }
+                }
+            }
+            Err(code) => warnings.push(format!("the settings of the topics could not be read: {code}")),
+        }
+        warnings.extend(replicas::warnings(&replicas, brokers, self.connection.bootstrap()));
         Ok(BrokerInfo { summary, warnings })
     }
 
     /// One warning for each setting of a topic that can lose tasks.
     fn warnings(&self, settings: Result<&ConfigResource, &Code>) -> Vec<String> {
         let (settings, topic) = match settings {
+            // These have another policy.
+            Ok(ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. })
+                if self.config.namespace.is_compacted(topic) =>
+            {
+                return Vec::new();
+            }
             Ok(settings @ ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. }) => (settings, topic),
             Ok(_) => return Vec::new(),
             Err(code) => return vec![format!("the settings of a topic could not be read: {code}")],
@@ -153,28 +146,9 @@ impl Cluster {
     }
 
     /// The metadata of the whole cluster. Blocks.
-    fn metadata(&self) -> KafkaResult<Metadata> {
+    pub(super) fn metadata(&self) -> KafkaResult<Metadata> {
         self.producer.with_client(|client| client.fetch_metadata(None, ADMIN_TIMEOUT))
     }
-}
-
-/// Counts the records of a topic. Blocks.
-fn measure(consumer: &BaseConsumer, topic: &str, partitions: &[i32], depth: &mut QueueDepth) -> KafkaResult<()> {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for &partition in partitions {
-        list.add_partition(topic, partition);
-    }
-    let committed = consumer.committed_offsets(list, ADMIN_TIMEOUT)?;
-    for element in committed.elements() {
-        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), ADMIN_TIMEOUT)?;
-        let next = match element.offset() {
-            Offset::Offset(next) => next.max(low),
-            _ => low,
-        };
-        depth.records += u64::try_from(high - low).unwrap_or(0);
-        depth.lag += u64::try_from(high - next).unwrap_or(0);
-    }
-    Ok(())
 }
 
 fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
@@ -185,11 +159,11 @@ fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
     format!("kafka, {count} {noun} ({brokers}), cluster id {id}, librdkafka {}", get_rdkafka_version().1)
 }
 
-/// The topics of this namespace that can lose tasks: the queues, the dead letters, and the topic that says which dead
-/// letters have been dealt with.
+/// The topics of this namespace that exist.
 fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<String> {
     let namespace = &cluster.config.namespace;
-    let dead = [namespace.dead_topic(), namespace.settled_topic()];
-    let own = |name: &&str| queue_of(namespace, name).is_some() || dead.iter().any(|dead| dead == *name);
+    let others =
+        [namespace.dead_topic(), namespace.settled_topic(), namespace.delayed_topic(), namespace.control_topic()];
+    let own = |name: &&str| queue_of(namespace, name).is_some() || others.iter().any(|other| other == *name);
     metadata.topics().iter().map(|topic| topic.name()).filter(own).map(str::to_owned).collect()
 }

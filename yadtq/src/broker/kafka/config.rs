@@ -22,6 +22,8 @@ pub(crate) struct KafkaConfig {
     /// Number of replicas of each topic that YADTQ creates. `None`, the default: the broker's
     /// `default.replication.factor`.
     pub replication: Option<i32>,
+    /// `min.insync.replicas` of each topic that YADTQ creates. `None`, the default: the broker's.
+    pub min_in_sync: Option<i32>,
     /// Longest wait for the acknowledgement of a record. Default: 10 s.
     pub send_timeout: Duration,
 }
@@ -61,6 +63,7 @@ impl KafkaConfig {
             extra: Vec::new(),
             partitions: 12,
             replication: None,
+            min_in_sync: None,
             send_timeout,
         }
     }

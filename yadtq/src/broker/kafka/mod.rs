@@ -17,10 +17,12 @@ mod commits;
 mod config;
 mod connection;
 mod consumer;
+mod depth;
 mod polled;
 mod producer;
 mod purger;
 mod reader;
+mod replicas;
 mod shared;
 mod slot;
 mod subscription;
@@ -69,7 +71,7 @@ struct Cluster {
     connection: Arc<Connection>,
     producer: Producer,
     admin: DropOnThread<AdminClient<DefaultClientContext>>,
-    /// Topics that are known to exist and to have leaders.
+    /// Topics that are known to exist.
     known_topics: RwLock<HashSet<Arc<str>>>,
     /// Locked while a topic is looked for and created.
     creation: tokio::sync::Mutex<()>,

@@ -58,7 +58,10 @@ impl KafkaReader {
         let mut batch = Batch::default();
         while batch.records < MAX_POLL_RECORDS && batch.bytes < MAX_POLL_BYTES {
             match stream.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(message))) => batch.push(&message),
+                Poll::Ready(Some(Ok(message))) => {
+                    *last_error = None;
+                    batch.push(&message);
+                }
                 Poll::Ready(Some(Err(KafkaError::PartitionEOF(partition)))) => batch.ended(partition),
                 Poll::Ready(Some(Err(error))) => {
                     let code = error.rdkafka_error_code().unwrap_or(Code::Fail);

@@ -20,12 +20,13 @@ use rdkafka::{
     metadata::{Metadata, MetadataTopic},
 };
 use tokio::time::{Instant, timeout_at};
-use tracing::info;
+use tracing::{error, info};
 
 use super::{
     super::{BrokerError, DEFAULT_MAX_MESSAGE_BYTES, EXTRA_MESSAGE_BYTES, queue_of},
     ADMIN_TIMEOUT, Cluster,
     blocking::run_blocking,
+    replicas::{self, Replicas},
 };
 
 /// If the cluster has at most this many times as many topics as are looked for, one request asks for all of them.
@@ -88,14 +89,15 @@ impl Cluster {
         }
         let left = || deadline.saturating_duration_since(Instant::now());
         let topics = self.topic_names(left()).await.map_err(|code| self.connection.error(code, topic, within))?;
+        // One partition without a leader must not keep others from being used: only what is new has to have all.
         if !topics.iter().any(|name| **name == **topic) {
             self.create_topic(topic, &topics, left())
                 .await
                 .map_err(|code| self.connection.error(code, &format!("creating topic {topic}"), within))?;
+            self.await_leaders(topic, left())
+                .await
+                .map_err(|code| self.connection.error(code, &format!("leaders of topic {topic}"), within))?;
         }
-        self.await_leaders(topic, left())
-            .await
-            .map_err(|code| self.connection.error(code, &format!("leaders of topic {topic}"), within))?;
         self.known_topics.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(topic));
         Ok(())
     }
@@ -133,7 +135,7 @@ impl Cluster {
         Ok(metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()))
     }
 
-    /// Waits until every partition has a leader. Kafka refuses records that come earlier, and librdkafka sends them
+    /// Waits until every partition of a new topic has a leader, and logs if it could be lost with one of them. Kafka refuses records that come earlier, and librdkafka sends them
     /// again, perhaps after later records.
     async fn await_leaders(self: &Arc<Self>, topic: &Arc<str>, within: Duration) -> Result<(), Code> {
         let (cluster, topic, deadline) = (Arc::clone(self), Arc::clone(topic), Instant::now() + within);
@@ -157,7 +159,14 @@ impl Cluster {
             if partitions.is_empty() {
                 return Err(KafkaError::MetadataFetch(Code::UnknownTopic));
             }
-            partitions.iter().try_for_each(|partition| client.fetch_watermarks(topic, partition.id(), left()).map(drop))
+            partitions
+                .iter()
+                .try_for_each(|partition| client.fetch_watermarks(topic, partition.id(), left()).map(drop))?;
+            let replicas: Vec<_> = metadata.topics().iter().map(Replicas::of).collect();
+            for warning in replicas::warnings(&replicas, metadata.brokers().len(), self.connection.bootstrap()) {
+                error!(event = "broker_warning", server = self.connection.bootstrap(), "{warning}");
+            }
+            Ok(())
         })
     }
 
@@ -166,7 +175,11 @@ impl Cluster {
         let mut new = NewTopic::new(topic, self.config.partitions, replication).set("retention.ms", "-1");
         let (is_dead, is_compacted) =
             (topic == self.config.namespace.dead_topic(), self.config.namespace.is_compacted(topic));
-        let max_message_bytes;
+        let (max_message_bytes, min_in_sync);
+        if let Some(replicas) = self.config.min_in_sync {
+            min_in_sync = replicas.to_string();
+            new = new.set("min.insync.replicas", &min_in_sync);
+        }
         if is_dead || is_compacted {
             max_message_bytes = (self.largest_record(existing, within).await + EXTRA_MESSAGE_BYTES).to_string();
             new = new.set("max.message.bytes", &max_message_bytes);

@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use crate::broker::{Assigned, Committed, Event, Incoming, OffsetRange, Outgoing, QueueDepth, TopicState};
+use crate::broker::{
+    Assigned, Committed, Event, Incoming, OffsetRange, Outgoing, PartitionDepth, QueueDepth, TopicState,
+};
 use crate::core::priority::Priority;
 
 /// Number of partitions of every topic.
@@ -199,9 +201,11 @@ impl Topic {
     }
 
     pub(super) fn depth(&self, queue: String, priority: Priority) -> QueueDepth {
-        let records = self.partitions.iter().map(|partition| partition.log.len() as u64).sum();
-        // Committed records are dropped immediately, so all that are left belong to waiting or running tasks.
-        QueueDepth { queue, priority, partitions: self.partitions.len(), records, lag: records }
+        let partitions = self.partitions.iter().enumerate().map(|(index, partition)| {
+            let Partition { start, end, .. } = *partition;
+            PartitionDepth { partition: number(index), start, committed: partition.committed.clone(), end }
+        });
+        QueueDepth { queue, priority, partitions: partitions.collect(), leaderless: 0 }
     }
 }
 

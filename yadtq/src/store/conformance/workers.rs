@@ -1,7 +1,10 @@
 //! The registry of workers.
 
 use super::*;
-use crate::core::registry;
+use crate::{
+    core::{priority::Priority, registry},
+    store::RunningIn,
+};
 
 pub(super) fn info(id: &str) -> WorkerInfo {
     WorkerInfo {
@@ -13,6 +16,7 @@ pub(super) fn info(id: &str) -> WorkerInfo {
         tasks: vec!["add".to_owned(), "mul".to_owned()],
         slots: 20,
         running: 1,
+        running_in: vec![RunningIn { queue: "mail".to_owned(), priority: Priority::High, tasks: 1 }],
         running_ids: vec!["a \"b\"".to_owned()],
         processed: 3,
         failed: 1,

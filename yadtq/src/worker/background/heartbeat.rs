@@ -1,15 +1,18 @@
 //! What a worker reports about itself with every heartbeat, and which lost workers it learns of from the answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
     clock::millis,
-    core::names::{TaskId, WorkerId},
-    store::{Beaten, StoreError, WorkerInfo},
-    worker::options::{CONNECTION_INTERVAL, Plan},
+    core::names::WorkerId,
+    store::{Beaten, RunningIn, StoreError, WorkerInfo},
+    worker::{
+        options::{CONNECTION_INTERVAL, Plan},
+        runs::run::Run,
+    },
 };
 
 /// The most running tasks that a heartbeat lists by id.
@@ -67,9 +70,16 @@ impl Heartbeat {
         }
     }
 
-    /// What the next heartbeat says. `ids`: the tasks that run.
-    pub(in crate::worker) fn info<'a>(&self, counts: &Counts, ids: impl Iterator<Item = &'a TaskId>) -> WorkerInfo {
+    /// What the next heartbeat says of the tasks that run.
+    pub(in crate::worker) fn info<'a>(
+        &self, counts: &Counts, runs: impl Iterator<Item = &'a Run> + Clone,
+    ) -> WorkerInfo {
         let options = &self.plan.options;
+        let mut running_in = BTreeMap::<_, u64>::new();
+        for job in runs.clone().map(|run| &run.job) {
+            *running_in.entry((&*job.ask.queue, job.at.source.priority)).or_default() += 1;
+        }
+        let ids = runs.map(|run| run.id.task.to_string());
         WorkerInfo {
             id: self.worker.to_string(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -79,7 +89,11 @@ impl Heartbeat {
             tasks: self.tasks.clone(),
             slots: options.slots(),
             running: counts.running,
-            running_ids: ids.take(MAX_LISTED_TASKS).map(ToString::to_string).collect(),
+            running_in: running_in
+                .into_iter()
+                .map(|((queue, priority), tasks)| RunningIn { queue: queue.to_owned(), priority, tasks })
+                .collect(),
+            running_ids: ids.take(MAX_LISTED_TASKS).collect(),
             processed: counts.processed,
             failed: counts.failed,
             overrun: counts.overrun,

@@ -215,8 +215,7 @@ impl EventLoop {
             if self.store.connected_for().is_none() {
                 return self.heartbeat.disconnected(now);
             }
-            let tasks = self.runs.table.iter().map(|run| &run.id.task);
-            let info = self.heartbeat.info(&self.counts(), tasks);
+            let info = self.heartbeat.info(&self.counts(), self.runs.table.iter());
             let lease = self.plan.options.lease;
             self.heartbeat.due = now + Ownership::beat_interval(lease);
             let answered_ms = self.heartbeat.answered_ms;
