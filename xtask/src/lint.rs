@@ -1,4 +1,9 @@
 //! `cargo xtask lint`: checks the code without running it.
+//!
+//! For other systems it is compiled as far as that needs no C compiler of theirs, if `rustup` has their standard libraries:
+//! `rustup target add x86_64-pc-windows-gnu aarch64-apple-darwin`.
+
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -19,5 +24,19 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     // The embedded backend alone, which trybuild and the quickstart build.
     let embedded = ["clippy", "--package", "yadtq", "--no-default-features", "--", "-D", "warnings"];
     command::run(project.cargo().args(embedded))?;
+    check_targets(project)?;
     command::run(project.cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// All that is written in Rust, for the systems whose targets are installed.
+fn check_targets(project: &Project) -> Result<()> {
+    let Some(rustup) = command::find("rustup") else { return Ok(()) };
+    let installed = Command::new(rustup).args(["target", "list", "--installed"]).output()?.stdout;
+    let installed = String::from_utf8_lossy(&installed).into_owned();
+    for target in installed.lines().filter(|target| target.contains("windows") || target.contains("apple")) {
+        let portable =
+            ["check", "--package", "yadtq", "--no-default-features", "--features", "redis", "--target", target];
+        command::run(project.cargo().args(portable))?;
+    }
+    Ok(())
 }

@@ -125,7 +125,7 @@ use self::{
 /// | `queue` | the queue to which the task is sent, unless the sender chooses another: lowercase letters, digits, `-` | `default` |
 /// | `timeout` | the longest time that one run may take: `500ms`, `30s`, `1h 30m` | no limit |
 /// | `soft_timeout` | the time after which a run is asked to end, through `ctx.cancelled()`: `25s` | 90 % of the timeout |
-/// | `result_ttl` | how long the result is kept, at most 365 days; `0s` keeps none | that of the worker, 24 h |
+/// | `result_ttl` | how long the result is kept, at most 365 days; `0s` keeps none | that of the worker: 24 h, or 1 h if the task returns nothing |
 /// | `expires` | the time after it was sent within which the task must start; later it is revoked | no limit |
 /// | `unique` | for how long a later call with the same arguments makes no second task | every call makes one |
 /// | `priority` | how soon the task starts, compared with other tasks of its queue, unless the sender chooses: `high`, `normal`, `low` | `normal` |

@@ -1,6 +1,6 @@
 //! Reads the function, and checks that it can be a task.
 
-use proc_macro2::{Group, TokenStream};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::{
     Attribute, FnArg, GenericParam, Ident, LitStr, Pat, PatType, ReturnType, Signature, Token, Type, Visibility,
@@ -32,8 +32,18 @@ impl Parse for Function {
         if !input.peek(Brace) {
             return Err(input.error("a task needs a body: write `{ .. }` after its signature"));
         }
-        Ok(Self { attrs, vis, sig, body: input.parse()? })
+        let TokenTree::Group(group) = input.parse()? else { unreachable!("a brace begins a group") };
+        Ok(Self { attrs, vis, sig, body: without_macro(group) })
     }
+}
+
+/// The braces of a body. A `$body:block` of `macro_rules!` is a group around them.
+fn without_macro(group: Group) -> Group {
+    let inner = || match group.stream().into_iter().next() {
+        Some(TokenTree::Group(inner)) => Some(without_macro(inner)),
+        _ => None,
+    };
+    if group.delimiter() == Delimiter::None { inner().unwrap_or(group) } else { group }
 }
 
 fn starts_function(input: ParseStream<'_>) -> bool {

@@ -76,6 +76,12 @@ fn bad_records() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
             "unknown-task",
             "nobody-knows",
         ),
+        (
+            "names that would forge lines of a log",
+            br#"{"task-id":"a\n2027 ERROR b","task":"x\u001b[2J\r\ny","args":[]}"#.to_vec(),
+            "unknown-task",
+            r"a task named `x\u{1b}[2J\r\ny`",
+        ),
     ]
 }
 
@@ -130,6 +136,12 @@ async fn bad_records_become_dead_letters_and_disturb_no_task() {
     let event = worker.event("task_dead_lettered", |event| event["task_id"] == "arg").await;
     assert_eq!((&event["reason"], &event["error"]), (&"arguments".into(), &"argument `a`".into()));
     assert!(!worker.output().join("\n").contains("s3cr3t"), "arguments are not logged");
+    for event in worker.output().iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        for field in ["task_id", "task", "error", "message"] {
+            let text = event[field].as_str().unwrap_or_default();
+            assert!(!text.contains(char::is_control), "it would forge a line of a log: {event}");
+        }
+    }
 }
 
 struct Letter {

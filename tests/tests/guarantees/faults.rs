@@ -157,6 +157,10 @@ async fn a_key_of_another_type_is_reported_and_blocks_no_task() {
 async fn settings_that_endanger_tasks_are_reported() {
     let server = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let bench = Bench::on("settings", &server.url()).await;
+    let mut redis = bench.redis().await;
+    for n in 0..15 {
+        let () = redis.set(format!("ballast-{n}"), vec![b'x'; 5 << 20]).await.expect("there is room");
+    }
     let topic = format!("{}.default", bench.namespace);
     let created = servers::kafka_tool("org.apache.kafka.tools.TopicCommand")
         .args([
@@ -174,6 +178,8 @@ async fn settings_that_endanger_tasks_are_reported() {
     let report = bench.client.admin().ping().await;
     let redis = report.redis.expect("redis answers").warnings.join("\n");
     assert!(redis.contains("allkeys-lru") && redis.contains("noeviction"), "{redis}");
+    let is_nearly_full = |text: &str| text.contains("of 100 MB") && text.contains("Raise maxmemory");
+    assert!(is_nearly_full(&redis), "{redis}");
     let kafka = report.kafka.expect("kafka answers").warnings.join("\n");
     assert!(kafka.contains(&topic) && kafka.contains("retention.ms"), "{kafka}");
     let worker = bench.worker();
@@ -183,6 +189,7 @@ async fn settings_that_endanger_tasks_are_reported() {
     worker
         .event("broker_warning", |event| event["message"].as_str().unwrap_or_default().contains("retention.ms"))
         .await;
+    worker.event("backend_memory_high", |event| event["message"].as_str().is_some_and(is_nearly_full)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,7 +141,7 @@ async fn a_partition_without_a_leader_holds_up_no_other() {
 
     brokers.start_again(lost);
     for (n, _) in refused {
-        let again = tasks::add.call(n, 1).send(&second).await.expect("acknowledged");
+        let again = until("it is back", async || tasks::add.call(n, 1).send(&second).await.ok()).await;
         assert_eq!(again.wait(WAIT).await.expect("it runs"), n + 1);
     }
 }

@@ -20,6 +20,10 @@ async fn the_ttl_of_the_call_overrides_the_task_and_the_worker() {
     let mut redis = bench.redis().await;
     let brief = || tasks::brief.call(7);
     let seconds = Duration::from_secs;
+    let nothing = Call::<()>::named("echo", [()]).send(&bench.client).await.expect("acknowledged");
+    nothing.wait(Duration::from_secs(30)).await.expect("it succeeds");
+    let left: i64 = redis.pttl(bench.key(nothing.id())).await.expect("a time");
+    assert!((HOUR - 60_000..=HOUR).contains(&left), "{left} ms left of an end without a result");
     let cases: [(Call<u8>, i64, bool); 5] = [
         (Call::named("echo", [7]), 24 * HOUR, true),
         (brief(), 2 * HOUR, true),

@@ -38,7 +38,7 @@ async fn values_go_to_the_parameters_of_their_names(client: &Client) {
     // A value that the old code does not know is never dropped.
     match send_new(Some(", rent".to_owned())).await.wait(WAIT).await {
         Err(Error::TaskFailed { message, .. }) => {
-            let known = "no parameter is named `note`; the parameters of this worker's task are: from, to, cents";
+            let known = "no parameter is named `note`; the parameters are: from, to, cents";
             assert_eq!(message, known);
         }
         other => panic!("{other:?}"),

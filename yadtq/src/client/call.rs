@@ -329,7 +329,8 @@ impl<T> Call<T> {
     }
 
     /// How long the result is kept after the task has ended, at most 365 days. Zero keeps no result; any other time below
-    /// an hour counts as an hour. Default: that of the task's definition, else that of the worker, which is 24 h unless set.
+    /// an hour counts as an hour. Default: that of the task's definition, else that of the worker: 24 h unless set, and an hour for a
+    /// task that returns nothing.
     ///
     /// ```no_run
     /// # #[yadtq::task] async fn report() -> String { String::new() }

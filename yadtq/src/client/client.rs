@@ -212,7 +212,8 @@ impl Client {
     pub(crate) fn missing(&self, id: &TaskId) -> Error {
         let now_ms = self.inner.config.clock.now_ms();
         match id.created_ms() {
-            Some(made) if made + ttl::RESULT < now_ms => Error::ResultExpired { id: id.clone() },
+            // The end of a task may be kept for no longer than this.
+            Some(made) if made + ttl::MARKER < now_ms => Error::ResultExpired { id: id.clone() },
             _ => Error::NotFound { id: id.clone() },
         }
     }

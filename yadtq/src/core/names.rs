@@ -5,7 +5,11 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{as_text::as_text, priority::Priority, text::cut};
+use super::{
+    as_text::as_text,
+    priority::Priority,
+    text::{Escaped, cut},
+};
 
 /// Why a name was refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -62,6 +66,11 @@ impl TaskId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id for a line of a log.
+    pub(crate) fn shown(&self) -> Escaped<'_> {
+        Escaped(&self.0)
     }
 
     /// When the id was made, in milliseconds since the Unix epoch. `None` if it is not a UUIDv7.

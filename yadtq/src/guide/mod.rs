@@ -45,6 +45,9 @@ pub mod logging {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("sizing.md")]
+pub mod sizing {}
+
 #[doc = include_str!("deploying.md")]
 pub mod deploying {}
 

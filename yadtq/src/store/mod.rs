@@ -15,6 +15,7 @@
 //! the whole store loses no task: the log has it, and a claim makes the record again. What goes over the channels
 //! is a hint, and may be lost.
 
+mod capacity;
 mod channels;
 #[cfg(test)]
 mod conformance;
@@ -39,6 +40,7 @@ use thiserror::Error;
 
 pub use self::registry::{RunningIn, WorkerInfo};
 pub(crate) use self::{
+    capacity::Memory,
     channels::{Channels, Notice, NoticeReceiver, Reply},
     limits::{Limits, PermitKey, PermitRequest, RateRequest},
     ownership::Ownership,
@@ -141,6 +143,9 @@ pub(crate) trait Store:
 {
     /// Asks the store who it is, and looks for settings that endanger results.
     async fn ping(&self) -> Result<StoreInfo, StoreError>;
+
+    /// How full the servers are that have a limit.
+    async fn memory(&self) -> Result<Vec<Memory>, StoreError>;
 
     /// How long the connection has been up without a break; `None` while it is down, or while the store takes no writes.
     fn connected_for(&self) -> Option<Duration>;

@@ -57,7 +57,7 @@ pub enum ArgsError {
         expected: usize,
     },
     /// No parameter has that name.
-    #[error("no parameter is named `{name}`; the parameters of this worker's task are: {parameters}")]
+    #[error("no parameter is named `{name}`; the parameters are: {parameters}")]
     Unknown {
         /// The name that was sent.
         name: String,
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(read(r#"{"a":1},"params":["b"]"#).unwrap(), one, "an object has names of its own");
         assert_eq!(read(r#"[1],"params":null"#).unwrap(), one);
         let error = read(r#"[2,1],"params":["new","a"]"#).unwrap_err();
-        assert_eq!(error.to_string(), "no parameter is named `new`; the parameters of this worker's task are: a, b");
+        assert_eq!(error.to_string(), "no parameter is named `new`; the parameters are: a, b");
     }
 
     #[test]
@@ -285,10 +285,7 @@ mod tests {
         let says = |json| read(json).unwrap_err().to_string();
         assert_eq!(says("[]"), "argument `a` is missing");
         assert_eq!(says("[1,null,3]"), "3 arguments for 2 parameters");
-        assert_eq!(
-            says(r#"{"a":1,"c":2}"#),
-            "no parameter is named `c`; the parameters of this worker's task are: a, b"
-        );
+        assert_eq!(says(r#"{"a":1,"c":2}"#), "no parameter is named `c`; the parameters are: a, b");
         assert_eq!(says(r#"[1,2],"params":["a"]"#), "`params` has 1 names for 2 arguments");
         assert_eq!(
             says(r#"[1],"params":[7]"#),

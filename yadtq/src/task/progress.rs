@@ -115,7 +115,7 @@ impl Reporter {
             Ok(text) => self.buffer.put(id, token, text),
             Err(error) => {
                 if !self.refused.swap(true, Ordering::Relaxed) {
-                    warn!(event = "progress_refused", task_id = %id, %error, "the progress report is ignored; the task continues");
+                    warn!(event = "progress_refused", task_id = %id.shown(), %error, "the progress report is ignored; the task continues");
                 }
             }
         }

@@ -160,10 +160,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long results are kept after the task has ended, where neither the task nor its sender says; at most 365 days.
-    /// With zero they are not kept. Default: 24 h.
+    /// How long the ends of tasks and their results are kept, where neither the task nor its sender says; at most 365 days. With zero,
+    /// results are not kept, and ends for an hour. Default: 24 h, and an hour for a task that returns nothing (`()` or `None`).
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
-        self.options.result_ttl = ttl;
+        self.options.result_ttl = Some(ttl);
         self
     }
 
@@ -297,7 +297,7 @@ impl WorkerBuilder {
         if !LEASES.contains(&options.lease) {
             return Err(Error::config("lease", "must be at least 1 s and at most 1 h"));
         }
-        if options.result_ttl > MAX_TTL {
+        if options.result_ttl.is_some_and(|ttl| ttl > MAX_TTL) {
             return Err(Error::config("result_ttl", "must be at most 365 days"));
         }
         if options.revoke_grace > LONGEST_REVOKE_GRACE {

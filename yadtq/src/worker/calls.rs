@@ -72,6 +72,7 @@ pub(super) enum Kind {
     Progress,
     Beat,
     Periodic,
+    Memory,
     Inspect,
     Announce,
     SearchSlots,

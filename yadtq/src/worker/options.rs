@@ -5,7 +5,6 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, thread::available_
 use crate::{
     core::{limits::Rate, names::Queue, retry::Retry},
     periodic,
-    store::ttl,
     task::{Definition, States},
 };
 
@@ -24,7 +23,8 @@ pub(crate) struct Options {
     pub(crate) max_deliveries: u32,
     pub(crate) max_record_bytes: usize,
     pub(crate) max_result_bytes: usize,
-    pub(crate) result_ttl: Duration,
+    /// `None`: that of the outcome.
+    pub(crate) result_ttl: Option<Duration>,
     pub(crate) revoke_grace: Duration,
     pub(crate) unknown_task_grace: Duration,
     pub(crate) unknown_task_window: Duration,
@@ -51,7 +51,7 @@ impl Default for Options {
             max_deliveries: 5,
             max_record_bytes: 8 * 1_024 * 1_024,
             max_result_bytes: 1_024 * 1_024,
-            result_ttl: Duration::from_millis(ttl::RESULT),
+            result_ttl: None,
             revoke_grace: Duration::from_secs(5),
             unknown_task_grace: Duration::from_secs(5),
             unknown_task_window: Duration::from_secs(3_600),

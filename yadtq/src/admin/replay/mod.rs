@@ -22,6 +22,7 @@ use crate::{
     core::{
         lifecycle::{Replay, Status},
         names::Queue,
+        text::Escaped,
     },
     error::Error,
     store::{DeadTask, Store, StoreError},
@@ -178,8 +179,8 @@ async fn replay(
         match published {
             Ok(()) => info!(
                 event = "dead_letter_replayed",
-                task_id = letter.id.as_ref().map(|id| id.as_str()),
-                task = letter.task,
+                task_id = letter.id.as_ref().map(|id| id.shown().to_string()),
+                task = letter.task.as_deref().map(|task| Escaped(task).to_string()),
                 letter = %letter.place,
                 "the task of a dead letter is queued again"
             ),

@@ -54,6 +54,15 @@ impl Connections {
         }
     }
 
+    /// The connections to all servers that are there.
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        let all = match self {
+            Self::One(connection) => vec![Arc::clone(connection)],
+            Self::Cluster(cluster) => cluster.masters.by_age(),
+        };
+        all.into_iter().filter(|connection| connection.connected_for().is_some()).collect()
+    }
+
     /// What an error of a command means to its caller.
     pub(super) fn error(&self, connection: &Connection, error: &Error) -> StoreError {
         if let Self::Cluster(cluster) = self

@@ -51,13 +51,17 @@ use async_trait::async_trait;
 use fred::{
     error::Error,
     interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, config::Config},
+    types::{ClusterHash, CustomCommand, InfoKind, config::Config},
 };
+use tokio::time::{Instant, sleep};
 
 pub(crate) use self::tls_settings::TlsSettings;
 use self::{connection::Connection, connections::Connections, keys::Keys, registry::Heartbeats, rights::Rights};
-use super::{Store, StoreError, StoreInfo};
+use super::{Memory, Store, StoreError, StoreInfo};
 use crate::core::{names::Namespace, secret::Secret};
+
+/// How long `ping` looks at how fast a server fills.
+const RATE_TIME: Duration = Duration::from_secs(1);
 
 /// A store in Redis.
 pub(crate) struct RedisStore {
@@ -105,6 +109,19 @@ impl RedisStore {
         }))
     }
 
+    /// A warning for each server that is nearly full. If there is one, it looks for a second at how fast it fills.
+    async fn memory_warnings(&self) -> Result<Vec<String>, StoreError> {
+        let before = self.memory().await?;
+        if !before.iter().any(Memory::is_high) {
+            return Ok(Vec::new());
+        }
+        let at = Instant::now();
+        sleep(RATE_TIME).await;
+        let after = self.memory().await?;
+        let warnings = after.iter().zip(&before).filter_map(|(after, before)| after.warning(before, at.elapsed()));
+        Ok(warnings.collect())
+    }
+
     /// Turns fred's errors into ours.
     fn store_error<'a>(&'a self, connection: &'a Connection) -> impl Fn(Error) -> StoreError + 'a {
         |error| self.connections.error(connection, &error)
@@ -126,10 +143,26 @@ impl Store for RedisStore {
             Err(error) if rights::is_denied(error.details()) => server::unknown(connection.server()),
             answer => server::describe(&answer.map_err(self.store_error(&connection))?, connection.server()),
         };
+        info.warnings.extend(self.memory_warnings().await?);
         let away = self.connections.away();
         info.warnings.extend(away.iter().map(|error| format!("{error}: tasks whose ids belong to its slots wait")));
         info.warnings.extend(self.missing_rights().await?);
         Ok(info)
+    }
+
+    async fn memory(&self) -> Result<Vec<Memory>, StoreError> {
+        let mut servers = Vec::new();
+        for connection in self.connections.all() {
+            match connection.client().info::<String>(Some(InfoKind::Memory)).await {
+                // Whether it may be asked is said by `ping`.
+                Err(error) if rights::is_denied(error.details()) => {}
+                answer => {
+                    let answer = answer.map_err(self.store_error(&connection))?;
+                    servers.extend(server::memory(&answer, connection.server()));
+                }
+            }
+        }
+        Ok(servers)
     }
 
     fn connected_for(&self) -> Option<Duration> {

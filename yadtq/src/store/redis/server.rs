@@ -1,15 +1,13 @@
 //! What a Redis says of itself, and which of its settings endanger results.
 
-use crate::store::StoreInfo;
+use crate::store::{Memory, StoreInfo};
 
 /// Older servers lack what the scripts need.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// Reads the answer to `INFO`.
 pub(super) fn describe(info: &str, address: &str) -> StoreInfo {
-    let field = |name: &str| {
-        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
-    };
+    let field = |name: &str| field(info, name);
     let version = field("redis_version");
     let mut warnings = Vec::new();
     if number(version) < OLDEST_VERSION {
@@ -34,6 +32,17 @@ pub(super) fn describe(info: &str, address: &str) -> StoreInfo {
     StoreInfo { summary: format!("{product} {version} at {address} ({mode})"), warnings }
 }
 
+/// How full a server is, if it has a limit, from its answer to `INFO memory`.
+pub(super) fn memory(info: &str, address: &str) -> Option<Memory> {
+    let bytes = |name: &str| field(info, name).parse().ok();
+    let (used, most) = (bytes("used_memory")?, bytes("maxmemory").filter(|&most| most > 0)?);
+    Some(Memory { server: address.to_owned(), used, most })
+}
+
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
+}
+
 /// A server that may not be asked.
 pub(super) fn unknown(address: &str) -> StoreInfo {
     let warning = "this user may not run INFO, so the version and the settings are not known; allow it with: ACL SETUSER <user> +info";
@@ -53,6 +62,17 @@ mod tests {
         format!(
             "# Server\r\nredis_version:{version}\r\nredis_mode:cluster\r\n# Memory\r\nmaxmemory_policy:{policy}\r\naof_enabled:{aof}\r\n"
         )
+    }
+
+    #[test]
+    fn a_server_without_a_limit_is_never_full() {
+        let info = |used: &str, most: &str| {
+            format!("# Memory\r\nused_memory:{used}\r\nused_memory_rss:9\r\nmaxmemory:{most}\r\n")
+        };
+        let full = Memory { server: "db:6379".to_owned(), used: 5, most: 7 };
+        assert_eq!(memory(&info("5", "7"), "db:6379"), Some(full));
+        assert_eq!(memory(&info("5", "0"), "db:6379"), None);
+        assert_eq!(memory("", "db:6379"), None);
     }
 
     #[test]

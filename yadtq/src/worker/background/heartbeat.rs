@@ -82,7 +82,7 @@ impl Heartbeat {
         let ids = runs.map(|run| run.id.task.to_string());
         WorkerInfo {
             id: self.worker.to_string(),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             queues: self.plan.queues.iter().map(ToString::to_string).collect(),

@@ -7,6 +7,7 @@ use tracing::warn;
 use super::EventLoop;
 use crate::{
     broker::Subscription,
+    core::text::Escaped,
     worker::{
         calls::{self, Answer, Kind},
         effect::{Effect, Effects, Ended, Grant, Now},
@@ -128,7 +129,7 @@ impl EventLoop {
             Admission::Ends(Ended::UnknownTask) => {
                 // Every task of that name is unknown.
                 if self.start.offers.unknown.is_news(&job.ask.task, now.at) {
-                    warn!(event = "task_unknown", worker = %self.id, task_id = %id.task, task = %job.ask.task,
+                    warn!(event = "task_unknown", worker = %self.id, task_id = %id.task.shown(), task = %Escaped(&job.ask.task),
                         queue = %job.ask.queue, "no task of that name is registered here, and no other worker took it: it waits");
                 }
                 self.effects.push_back(Effect::End(id, Ended::UnknownTask));

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use super::{
     background::{
         heartbeat::{Counts, Heartbeat},
-        periodic, scheduler,
+        memory, periodic, scheduler,
         suspend::SuspendDetector,
     },
     calls::{self, Answer, Calls, Kind},
@@ -241,6 +241,11 @@ impl EventLoop {
             restart::run("periodic", send).await;
             Answer::Done
         });
+        let (watcher, store, stop) = (Arc::clone(&self.id), Arc::clone(&self.store), self.stop_polling.clone());
+        self.calls.start(Kind::Memory, async move {
+            restart::run("memory", || memory::run(Arc::clone(&watcher), Arc::clone(&store), stop.clone())).await;
+            Answer::Done
+        });
         let context = scheduler::SchedulerContext {
             worker: Arc::clone(&self.id),
             namespace: self.client.config().namespace.clone(),
@@ -374,7 +379,7 @@ impl EventLoop {
     /// Leaves the servers.
     async fn leave(&mut self) {
         for run in self.runs.table.iter() {
-            warn!(event = "task_abandoned", worker = %self.id, task_id = %run.id.task, task = %run.job.ask.task,
+            warn!(event = "task_abandoned", worker = %self.id, task_id = %run.id.task.shown(), task = %run.job.ask.task,
                 "it does not end; its lease does, in a few seconds");
         }
         let hand_over = self.hand_over.take();

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::EventLoop;
 use crate::{
-    core::{lifecycle::TaskState, names::WorkerId},
+    core::{lifecycle::TaskState, names::WorkerId, text::Escaped},
     store::{Answers, WantedSlots},
     wire::offer::{FreeAgain, MAX_OFFER_BYTES, Offer, Place, WorkerMessage},
     worker::{
@@ -156,7 +156,7 @@ impl EventLoop {
     fn offer(&mut self, wanted: &WantedSlots, to: &WorkerId, count: usize, left: &mut usize, now: Instant) {
         let Self { intake, runs, start: Start { offers, controls, .. }, .. } = self;
         let jobs = offers.take(intake, runs, wanted, count, left, |job| !controls.withhold(job));
-        debug!(event = "records_offered", worker = %self.id, %to, task = %wanted.task, records = jobs.len(), slots = count);
+        debug!(event = "records_offered", worker = %self.id, %to, task = %Escaped(&wanted.task), records = jobs.len(), slots = count);
         let offer = |records| (Arc::clone(to), WorkerMessage::Offer(Offer { owner: Arc::clone(&self.id), records }));
         let (mut messages, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
         for job in jobs {

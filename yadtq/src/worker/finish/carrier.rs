@@ -20,7 +20,7 @@ pub(crate) async fn carry(store: &dyn Store, broker: &dyn Broker, job: &Job) -> 
     let is_noted = match store.carry(&[(id.clone(), seq)]).await.map(|mut answers| answers.pop()) {
         Ok(Some(Ok(is_noted))) => is_noted,
         Ok(Some(Err(error))) | Err(error) => {
-            debug!(event = "carry_waits", task_id = %id, %error, "its record stays where it is for now");
+            debug!(event = "carry_waits", task_id = %id.shown(), %error, "its record stays where it is for now");
             false
         }
         Ok(None) => false,
@@ -32,7 +32,7 @@ pub(crate) async fn carry(store: &dyn Store, broker: &dyn Broker, job: &Job) -> 
     match broker.publish(vec![copy(job)]).await.pop() {
         Some(Ok(())) => true,
         Some(Err(error)) => {
-            debug!(event = "carry_waits", task_id = %id, %error, "its record stays where it is for now");
+            debug!(event = "carry_waits", task_id = %id.shown(), %error, "its record stays where it is for now");
             false
         }
         None => false,

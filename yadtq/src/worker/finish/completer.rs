@@ -15,8 +15,9 @@ use crate::{
     core::{
         lifecycle::{End, Finished},
         names::{TaskId, WorkerId},
+        text::Escaped,
     },
-    store::{Finish, StoreError, ttl},
+    store::{Finish, StoreError},
     wire::failure::Failure,
     worker::{
         effect::{DeadLetter, Effect, Effects, Ended, NextRecord, Now},
@@ -126,8 +127,7 @@ impl Completer {
                 lease: run.lease(now),
                 end: Arc::clone(&pending.end),
                 reply_to: run.job.envelope.reply_to.clone(),
-                // Never shorter than a redelivery may take.
-                ttl_ms: millis(run.job.options().result_ttl.unwrap_or(self.plan.options.result_ttl)).max(ttl::MARKER),
+                ttl_ms: outcome::ttl_ms(&run.job.options(), &self.plan.options, pending.outcome.result()),
             });
             batch.0.push(pending);
         }
@@ -160,7 +160,7 @@ impl Completer {
         pending.failures += u32::from(!matches!(error, StoreError::WritesRefused { .. }));
         match pending.outcome {
             Outcome::GivenBack(delay) if pending.failures >= GIVE_BACK_ATTEMPTS => {
-                warn!(event = "hand_back_failed", worker = %self.worker, task_id = %pending.run.task, %error,
+                warn!(event = "hand_back_failed", worker = %self.worker, task_id = %pending.run.task.shown(), %error,
                     "its lease ends in a few seconds");
                 if let Some(run) = table.remove(&pending.run) {
                     ask_after(&run, delay, out);
@@ -201,7 +201,7 @@ impl Completer {
                     if error.is_outage() {
                         held.get_or_insert_with(|| (0, error.clone())).0 += 1;
                     } else {
-                        error!(event = "result_refused", worker = %self.worker, task_id = %pending.run.task, %error,
+                        error!(event = "result_refused", worker = %self.worker, task_id = %pending.run.task.shown(), %error,
                             "it is held until this is fixed");
                     }
                     if let Some(pending) = self.failed_to_record(pending, &error, table, out) {
@@ -220,7 +220,7 @@ impl Completer {
 
     /// Another run has the task, or had it: what this one did is not recorded. The store says what becomes of the record.
     fn stale(&self, run: &Run, out: &mut Effects) {
-        warn!(event = "outcome_stale", worker = %self.worker, task_id = %run.id.task, task = %run.job.ask.task,
+        warn!(event = "outcome_stale", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&run.job.ask.task),
             token = run.id.token, "this run had lost its lease; its outcome is dropped");
         out.extend(run.jobs().cloned().map(Effect::Ask));
     }
@@ -235,7 +235,7 @@ impl Completer {
             }
             Outcome::Revoked(failure) => {
                 self.processed += 1;
-                info!(event = "task_revoked", worker = %self.worker, task_id = %run.id.task, task = %job.ask.task,
+                info!(event = "task_revoked", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&job.ask.task),
                     queue = %job.ask.queue, attempt = job.ask.attempt, kind = %failure.kind, by = "run", "task revoked");
                 out.extend(run.jobs().map(|job| Effect::Complete(job.at)));
             }
@@ -250,13 +250,13 @@ impl Completer {
                 }));
             }
             Outcome::Retry { attempt, due, failure } => {
-                warn!(event = "task_retrying", worker = %self.worker, task_id = %run.id.task, task = %job.ask.task,
+                warn!(event = "task_retrying", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&job.ask.task),
                     queue = %job.ask.queue, attempt = job.ask.attempt, kind = %failure.kind, error = failure.logged(),
                     in_ms = due.saturating_sub(now.ms), "attempt failed; the next one follows");
                 goes_on(run, attempt, due, None, Some(Arc::new(failure)), now, out);
             }
             Outcome::Waits { due } => {
-                info!(event = "task_parked", worker = %self.worker, task_id = %run.id.task, task = %job.ask.task,
+                info!(event = "task_parked", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&job.ask.task),
                     queue = %job.ask.queue, attempt = job.ask.attempt, in_ms = due.saturating_sub(now.ms),
                     "task waits for its time");
                 goes_on(run, job.ask.attempt, due, None, job.envelope.last_error.clone(), now, out);
@@ -274,11 +274,13 @@ impl Completer {
         let Job { ask, .. } = &*run.job;
         let took_ms = run.phase.started().map_or(0, |at| millis(now.saturating_duration_since(at)));
         match failure {
-            None => info!(event = "task_succeeded", worker = %self.worker, task_id = %run.id.task, task = %ask.task,
-                queue = %ask.queue, attempt = ask.attempt, took_ms, "task succeeded"),
+            None => {
+                info!(event = "task_succeeded", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&ask.task),
+                queue = %ask.queue, attempt = ask.attempt, took_ms, "task succeeded")
+            }
             Some(failure) => {
                 self.failed += 1;
-                warn!(event = "task_failed", worker = %self.worker, task_id = %run.id.task, task = %ask.task,
+                warn!(event = "task_failed", worker = %self.worker, task_id = %run.id.task.shown(), task = %Escaped(&ask.task),
                     queue = %ask.queue, attempt = ask.attempt, took_ms, kind = %failure.kind, error = failure.logged(),
                     "task failed");
             }

@@ -11,6 +11,7 @@ use crate::{
     core::{
         names::{Namespace, WorkerId},
         retry::Retry,
+        text::Escaped,
     },
     wire::{
         dead::{Cause, Reason, Source},
@@ -74,8 +75,8 @@ fn log(worker: &WorkerId, task: Option<&Envelope>, source: &Source<'_>, cause: &
     error!(
         event = "task_dead_lettered",
         %worker,
-        task_id = task.map(|task| task.id.as_str()),
-        task = task.map(|task| &*task.task),
+        task_id = task.map(|task| task.id.shown().to_string()),
+        task = task.map(|task| Escaped(&task.task).to_string()),
         topic = source.topic,
         partition = source.partition,
         offset = source.offset,

@@ -10,11 +10,13 @@ use std::{sync::Arc, time::Duration};
 use super::reschedule;
 use crate::{
     clock::millis,
-    core::lifecycle::End,
+    core::{lifecycle::End, text::Escaped},
+    store::ttl,
     task::{Steer, TaskError},
     wire::{
         envelope::MAX_SEQ,
         failure::{ErrorKind, Failure},
+        record::TaskOptions,
     },
     worker::{
         effect::{Ended, due_after},
@@ -64,6 +66,18 @@ pub(super) enum Outcome {
 const SHORTEST_UNKNOWN_PAUSE_MS: u64 = 1_000;
 const LONGEST_UNKNOWN_PAUSE_MS: u64 = 60_000;
 
+/// What somebody has set: the sender, the task or the worker.
+fn result_ttl(task: &TaskOptions, worker: &Options) -> Option<Duration> {
+    task.result_ttl.or(worker.result_ttl)
+}
+
+/// How long an end is kept, in ms: never shorter than the redelivery of its record may take. `result`: what the task has
+/// returned, if it has succeeded. One that says nothing is worth no more than a mark that the task has ended.
+pub(super) fn ttl_ms(task: &TaskOptions, worker: &Options, result: Option<&str>) -> u64 {
+    let default = if result == Some("null") { ttl::MARKER } else { ttl::RESULT };
+    result_ttl(task, worker).map_or(default, millis).max(ttl::MARKER)
+}
+
 /// Decides what becomes of a task. One that can't go on under another record fails instead.
 pub(super) fn decide(ended: Ended, facts: &Facts<'_>) -> Outcome {
     let job = facts.job;
@@ -89,7 +103,7 @@ fn decide_whatever_seq(ended: Ended, facts: &Facts<'_>) -> Outcome {
             Outcome::Failed(failure(ErrorKind::Result, message))
         }
         Ended::Returned(Ok(json)) => {
-            let is_kept = !job.options().result_ttl.unwrap_or(options.result_ttl).is_zero();
+            let is_kept = result_ttl(&job.options(), options).is_none_or(|ttl| !ttl.is_zero());
             Outcome::Succeeded(is_kept.then(|| json.into()))
         }
         Ended::Returned(Err(TaskError { steer: Steer::Snooze(time), .. })) => {
@@ -104,7 +118,7 @@ fn decide_whatever_seq(ended: Ended, facts: &Facts<'_>) -> Outcome {
         }
         Ended::UnknownTask => {
             // In a rolling deploy, another worker will know it. It has made no attempt.
-            let message = format!("no worker of queue {} has a task named `{}`", ask.queue, ask.task);
+            let message = format!("no worker of queue {} has a task named `{}`", ask.queue, Escaped(&ask.task));
             let failure = failure(ErrorKind::UnknownTask, message);
             let since = job.envelope.unknown_since.unwrap_or(now_ms);
             let waited = now_ms.saturating_sub(since);
@@ -139,6 +153,11 @@ fn fail_or_retry(failure: Failure, steer: Steer, facts: &Facts<'_>) -> Outcome {
 }
 
 impl Outcome {
+    /// What the task has returned, if it has succeeded and that is kept.
+    pub(super) fn result(&self) -> Option<&str> {
+        if let Self::Succeeded(result) = self { result.as_deref() } else { None }
+    }
+
     /// What the store is to record.
     pub(super) fn end(&self, job: &Job) -> End {
         let error = |failure: &Failure| -> Arc<str> { failure.to_json().into() };
@@ -269,7 +288,25 @@ mod tests {
 
     #[test]
     fn an_ignored_result_is_not_recorded() {
-        let options = Options { result_ttl: Duration::ZERO, ..options() };
+        let options = Options { result_ttl: Some(Duration::ZERO), ..options() };
         assert_eq!(decided(Ended::Returned(Ok("3".to_owned())), &job(1), &options), "succeeded None");
+    }
+
+    #[test]
+    fn an_end_without_a_result_is_kept_for_an_hour_unless_somebody_says_otherwise() {
+        let (day, hour, minute) = (ttl::RESULT, ttl::MARKER, Some(Duration::from_secs(60)));
+        let week = Some(Duration::from_secs(7 * 24 * 3_600));
+        for (task, worker, result, expected) in [
+            (None, None, Some("3"), day),
+            (None, None, Some("null"), hour),
+            (None, None, None, day),
+            (None, week, Some("null"), 7 * day),
+            (week, minute, Some("null"), 7 * day),
+            (minute, week, Some("3"), hour),
+        ] {
+            let task = TaskOptions { result_ttl: task, ..TaskOptions::default() };
+            let worker = Options { result_ttl: worker, ..options() };
+            assert_eq!(ttl_ms(&task, &worker, result), expected, "{task:?} {result:?}");
+        }
     }
 }

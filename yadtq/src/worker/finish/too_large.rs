@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::{
-    dead_letter,
+    dead_letter, outcome,
     publisher::{self, Shrink, Unpublished},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         lifecycle::{Claim, ClaimRequest, Claimer, End, Finished, LeaseProof},
         names::{Namespace, WorkerId},
     },
-    store::{self, Finish, Lease, Store, StoreError, ttl},
+    store::{self, Finish, Lease, Store, StoreError},
     wire::{
         envelope::Envelope,
         failure::{ErrorKind, Failure},
@@ -93,7 +93,7 @@ impl TooLarge {
                         lease: Lease { id: id.clone(), ask, held: LeaseProof { token, recent: true } },
                         end: Arc::new(End::failed(failure.to_json().into())),
                         reply_to: reply_to.clone(),
-                        ttl_ms: millis(options.result_ttl.unwrap_or(self.options.result_ttl)).max(ttl::MARKER),
+                        ttl_ms: outcome::ttl_ms(options, &self.options, None),
                     };
                     match store::only(self.store.finish(&[run]).await).map_err(Waits::Store)? {
                         Finished::Recorded => (failure, deliveries),
@@ -124,7 +124,7 @@ impl TooLarge {
             Waits::Store(error) => error.to_string(),
             Waits::Broker(error) => error.to_string(),
         };
-        warn!(event = "dead_letter_waits", worker = %self.worker, task_id = %id, error = why,
+        warn!(event = "dead_letter_waits", worker = %self.worker, task_id = %id.shown(), error = why,
             "its record is too large for its topic, and it can't be failed yet; trying again");
     }
 }

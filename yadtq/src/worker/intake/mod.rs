@@ -36,6 +36,7 @@ use crate::{
         controls::ControlState,
         lifecycle::ClaimRequest,
         names::{Namespace, WorkerId},
+        text::Escaped,
     },
     wire::{
         envelope::{Envelope, Unreadable},
@@ -185,7 +186,7 @@ impl Intake {
                 return out.push_back(Effect::Unreadable { at, topic, record, reason });
             }
         };
-        debug!(event = "task_received", worker = %self.worker, task_id = %envelope.id, task = %envelope.task,
+        debug!(event = "task_received", worker = %self.worker, task_id = %envelope.id.shown(), task = %Escaped(&envelope.task),
             queue = %source.queue, %topic, priority = %envelope.priority, attempt = envelope.attempt, partition, offset,
             "task received");
         let job = self.job(at, record, envelope, now);
@@ -221,7 +222,7 @@ impl Intake {
         if !source.carried(at) || !is_published {
             return;
         }
-        info!(event = "task_carried", worker = %self.worker, task_id = %job.envelope.id, task = %job.ask.task,
+        info!(event = "task_carried", worker = %self.worker, task_id = %job.envelope.id.shown(), task = %Escaped(&job.ask.task),
             topic = %job.topic, partition = at.partition, offset = at.offset,
             "its record was published again, so that what ended behind it can be committed");
         self.complete(at, out);

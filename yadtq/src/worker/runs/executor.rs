@@ -62,10 +62,11 @@ impl Executor {
         let (job, id, lane) = (&run.job, &run.id, run.lane());
         let definition = job.definition.as_ref()?;
         let (envelope, task, queue) = (&job.envelope, Arc::clone(&job.ask.task), Arc::clone(&job.ask.queue));
-        info!(event = "task_started", worker = %self.worker, task_id = %id.task, task = %task, queue = %queue,
+        info!(event = "task_started", worker = %self.worker, task_id = %id.task.shown(), task = %task, queue = %queue,
             priority = %job.at.source.priority, attempt = envelope.attempt, deliveries = run.deliveries,
             waited_ms = millis(now.saturating_duration_since(job.received)), "task started");
-        let span = info_span!("task", task_id = %id.task, task = %task, queue = %queue, attempt = envelope.attempt);
+        let span =
+            info_span!("task", task_id = %id.task.shown(), task = %task, queue = %queue, attempt = envelope.attempt);
         let (cancel, state) = (run.cancel.clone(), self.state.clone());
         let ctx = Context::new(id.task.clone(), task, queue, envelope.attempt, id.token, cancel, state).in_worker(
             envelope.last_error.clone(),

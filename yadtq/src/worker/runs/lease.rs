@@ -108,7 +108,7 @@ impl Runs {
                 Ok(Extended::Lost) => self.lost(&id),
                 Err(error) if error.is_outage() => unanswered.get_or_insert((0, error)).0 += 1,
                 Err(error) => {
-                    warn!(event = "leases_not_extended", worker = %self.worker, task_id = %id.task, %error, "trying again");
+                    warn!(event = "leases_not_extended", worker = %self.worker, task_id = %id.task.shown(), %error, "trying again");
                     self.extend_again(now);
                 }
             }
@@ -129,7 +129,7 @@ impl Runs {
     fn lost(&mut self, id: &RunId) {
         let Some(run) = self.table.get_mut(id).filter(|run| !run.phase.is_ending()) else { return };
         if run.stop.is_none() {
-            debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task, why = "its lease is lost",
+            debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task.shown(), why = "its lease is lost",
                 "asked to end");
             run.ask_to_end(StopReason::LeaseLost);
         }

@@ -115,7 +115,7 @@ impl Runs {
         }
         if let Some(older) = self.table.insert(run) {
             // Its lease was lost, or this one would not have been granted.
-            warn!(event = "lease_lost", worker = %self.worker, task_id = %id.task, token = older.id.token, "granted anew");
+            warn!(event = "lease_lost", worker = %self.worker, task_id = %id.task.shown(), token = older.id.token, "granted anew");
             older.cut_off();
             if let Some(run) = self.table.get_mut(&id) {
                 run.joined.extend(older.jobs().cloned());
@@ -225,7 +225,7 @@ impl Runs {
             };
             self.has_dropped |= matches!(ended, Ended::Dropped) && !run.cancel.is_cancelled();
             if matches!(ended, Ended::Dropped) {
-                warn!(event = "task_dropped", worker = %self.worker, task_id = %id.task,
+                warn!(event = "task_dropped", worker = %self.worker, task_id = %id.task.shown(),
                     "dropped before it ended; handed back");
             }
             out.push_back(Effect::End(id, ended));
@@ -268,7 +268,7 @@ impl Runs {
         let Some(run) = self.table.get_mut(id) else { return };
         self.overrun += 1;
         run.ask_to_end(StopReason::TimedOut);
-        warn!(event = "task_overrun", worker = %self.worker, task_id = %id.task, task = %run.job.ask.task,
+        warn!(event = "task_overrun", worker = %self.worker, task_id = %id.task.shown(), task = %run.job.ask.task,
             "its timeout is over; a blocking task can only be asked to end");
     }
 
@@ -314,7 +314,7 @@ impl Runs {
     /// A task has run for so long that it is asked to end. Whatever it returns is its outcome.
     fn ask_to_end(&self, id: &RunId) {
         let Some(run) = self.table.get(id) else { return };
-        debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task, why = "its soft timeout is over",
+        debug!(event = "task_cancelled", worker = %self.worker, task_id = %id.task.shown(), why = "its soft timeout is over",
             "asked to end");
         run.cancel.cancel();
     }
@@ -322,7 +322,7 @@ impl Runs {
     /// The worker stops, and soon drops what runs: everything is asked to end.
     pub(super) fn ask_all_to_end(&self) {
         for run in self.table.iter() {
-            debug!(event = "task_cancelled", worker = %self.worker, task_id = %run.id.task, why = "its worker stops",
+            debug!(event = "task_cancelled", worker = %self.worker, task_id = %run.id.task.shown(), why = "its worker stops",
                 "asked to end");
             run.cancel.cancel();
         }

@@ -29,7 +29,7 @@ impl Runs {
     /// Asks a run to end, and sees to it that an `async` one does.
     pub(super) fn revoke(&mut self, id: &RunId, now: Instant, out: &mut Effects) {
         let Some(run) = self.table.get_mut(id).filter(|run| !run.is_revoked()) else { return };
-        info!(event = "task_revoking", worker = %self.worker, task_id = %id.task, task = %run.job.ask.task, "asked to end");
+        info!(event = "task_revoking", worker = %self.worker, task_id = %id.task.shown(), task = %run.job.ask.task, "asked to end");
         run.ask_to_end(StopReason::Revoked { timed_out: false });
         match run.phase {
             Phase::Admission | Phase::Ready => {

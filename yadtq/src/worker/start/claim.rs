@@ -14,6 +14,7 @@ use crate::{
         lifecycle::Claim,
         names::{TaskId, WorkerId},
         priority::PerPriority,
+        text::Escaped,
         unique::UniqueKey,
     },
     store::StoreError,
@@ -126,7 +127,7 @@ impl Claims {
                 }
                 Ok(Claim::Done) => out.push_back(Effect::Complete(job.at)),
                 Ok(Claim::Revoked) => {
-                    info!(event = "task_revoked", worker = %self.worker, task_id = %job.envelope.id, task = %job.ask.task,
+                    info!(event = "task_revoked", worker = %self.worker, task_id = %job.envelope.id.shown(), task = %Escaped(&job.ask.task),
                         queue = %job.ask.queue, attempt = job.ask.attempt, kind = "revoked", by = "claim", "task revoked");
                     out.push_back(Effect::Complete(job.at));
                 }
@@ -152,7 +153,7 @@ impl Claims {
                     out.push_back(Effect::AskAfter(job, REFUSED_DELAY));
                 }
                 Err(error) => {
-                    error!(event = "claim_failed", worker = %self.worker, task_id = %job.envelope.id, %error,
+                    error!(event = "claim_failed", worker = %self.worker, task_id = %job.envelope.id.shown(), %error,
                         "the task waits until this is fixed");
                     out.push_back(Effect::AskAfter(job, REFUSED_DELAY));
                 }

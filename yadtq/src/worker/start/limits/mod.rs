@@ -180,7 +180,7 @@ impl Limits {
                     (REFUSED_DELAY, None, None)
                 }
                 Answer::Refused(error) => {
-                    error!(event = "limits_refused", worker = %self.worker, task_id = %id.task, %error,
+                    error!(event = "limits_refused", worker = %self.worker, task_id = %id.task.shown(), %error,
                         "the task waits until this is fixed");
                     (REFUSED_DELAY, None, None)
                 }
