@@ -29,7 +29,16 @@ pub fn namespace(test: &str) -> String {
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "tests on real servers go by real time")]
 pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    ms(std::time::SystemTime::now())
+}
+
+/// A time as a record has it, in ms since the Unix epoch.
+///
+/// # Panics
+/// It is before 1970.
+#[must_use]
+pub fn ms(at: std::time::SystemTime) -> u64 {
+    let since = at.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the end of time")
 }
 

@@ -3,27 +3,31 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::format_duration;
+use serde::{Serialize as _, Serializer};
 
-/// How long ago a time was, or how far ahead it is: `3s ago`, `in 5m`. `at_ms` is in ms since the Unix epoch, compared
-/// with this machine's clock.
-pub(crate) fn ago(at_ms: u64) -> String {
-    since(at_ms, now_ms())
+/// How long ago a time was, or how far ahead it is, by this machine's clock: `3s ago`, `in 5m`.
+pub(crate) fn ago(at: SystemTime) -> String {
+    since(ms(at), now_ms())
 }
 
-/// A time in ms since the Unix epoch, as programs read it.
-pub(crate) fn ms(at: SystemTime) -> u64 {
+/// Writes a time for programs: in ms since the Unix epoch.
+pub(crate) fn write_some<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(ms).serialize(serializer)
+}
+
+fn ms(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The duration between two times in ms since the Unix epoch, to the millisecond; `0s` if they are reversed.
-pub(crate) fn between(from_ms: u64, to_ms: u64) -> String {
-    exact(Duration::from_millis(to_ms.saturating_sub(from_ms)))
+/// The duration between two times, to the millisecond; `0s` if they are reversed.
+pub(crate) fn between(from: SystemTime, to: SystemTime) -> String {
+    exact(to.duration_since(from).unwrap_or_default())
 }
 
 /// The duration from a time until now, in its two largest units.
-pub(crate) fn age(at_ms: u64) -> String {
-    rough(Duration::from_millis(now_ms().saturating_sub(at_ms)))
+pub(crate) fn age(at: SystemTime) -> String {
+    rough(Duration::from_millis(now_ms().saturating_sub(ms(at))))
 }
 
 /// A duration, to the millisecond.
@@ -80,6 +84,10 @@ mod tests {
     fn small_clock_differences_do_not_matter() {
         assert_eq!(since(10_900, 10_000), "just now");
         assert_eq!(since(75_000, 10_000), "in 1m 5s");
-        assert_eq!(between(2_000, 1_000), "0s");
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        assert_eq!(
+            (between(at(2_000), at(1_000)), between(at(1_000), at(2_500))),
+            ("0s".to_owned(), "1s 500ms".to_owned())
+        );
     }
 }

@@ -10,7 +10,7 @@ use rdkafka::{
 use redis::AsyncCommands as _;
 use rustix::process::Signal;
 use yadtq::{Call, Error, Status, TaskHandle, Worker};
-use yadtq_tests::{process::Process, servers, tasks, until};
+use yadtq_tests::{ms, process::Process, servers, tasks, until};
 
 use super::Bench;
 
@@ -88,7 +88,7 @@ async fn a_dead_letter_is_found_replayed_and_its_task_succeeds() {
     .await;
     old.stop().await.expect("it stops");
     assert_eq!((found.id.as_ref(), found.attempts, found.deliveries), (Some(&id), 1, 0));
-    let at = found.at.expect("kafka knows");
+    let at = ms(found.at.expect("kafka knows"));
     assert!(at.abs_diff(id.created_ms().expect("ours")) < 60_000);
     assert_eq!(letters().older_than(WAIT).count().await.expect("counted"), 0);
     assert_eq!(letters().id(found.place).newer_than(WAIT).count().await.expect("counted"), 1);

@@ -1,14 +1,10 @@
 //! A task runs for long at the head of its partition, and others end behind it. Then its worker is killed, and the next one
 //! too, and Redis loses all data.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use yadtq::Status;
-use yadtq_tests::{now_ms, process::Process, servers, servers::Redis, tasks, until};
+use yadtq_tests::{ms, now_ms, process::Process, servers, servers::Redis, tasks, until};
 
 use super::{Bench, worker_with};
 
@@ -44,13 +40,13 @@ async fn what_ended_behind_a_long_task_does_not_run_again_whatever_is_killed_or_
     let counted = async || {
         let queues = bench.client.admin().queues().await.ok()?;
         most_lag = queues[0].lag.max(most_lag);
-        oldest_ms = queues[0].oldest_at.map(|at| at.duration_since(UNIX_EPOCH).expect("after 1970").as_millis());
+        oldest_ms = queues[0].oldest_at.map(ms);
         (queues.len() == 1 && (queues[0].waiting(), queues[0].running) == (0, Some(1))).then_some(())
     };
     until("only the long task is left", counted).await;
     assert!(most_lag > 1, "others ended behind it");
     // Its record was published again at the end of the topic, when others waited for it.
-    assert!(oldest_ms.is_some_and(|ms| (began_ms.into()..=now_ms().into()).contains(&ms)), "{oldest_ms:?}");
+    assert!(oldest_ms.is_some_and(|ms| (began_ms..=now_ms()).contains(&ms)), "{oldest_ms:?}");
     let carried = worker.events("task_carried");
     assert!(!carried.is_empty(), "its record keeps no window full");
     assert!(carried.iter().all(|event| event["task_id"] == head.id().to_string()), "{carried:?}");
@@ -66,7 +62,7 @@ async fn what_ended_behind_a_long_task_does_not_run_again_whatever_is_killed_or_
         last.wait(yadtq_tests::TEST_TIMEOUT).await.expect("it runs behind everything that is read again");
         let runs_here = async || {
             let info = bench.client.admin().task(head.id()).await.ok()??;
-            (info.status == "running" && is_worker(&worker, info.worker.as_deref()?)).then_some(())
+            (info.status == Status::Running && is_worker(&worker, info.worker.as_deref()?)).then_some(())
         };
         until("the long task runs again", runs_here).await;
     }

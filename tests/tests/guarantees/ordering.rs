@@ -132,7 +132,7 @@ async fn an_in_place_retry_survives_its_worker() {
         let info = bench.client.admin().task(head.id()).await.expect("redis answers").expect("a record");
         let due = info.eta;
         assert_eq!(head.wait(WAIT).await.expect("its second attempt").0, 2);
-        assert!(due.is_none_or(|due| yadtq_tests::now_ms() >= due), "not before its time");
+        assert!(due.is_none_or(|due| yadtq_tests::now_ms() >= yadtq_tests::ms(due)), "not before its time");
         next.wait(WAIT).await.expect("its turn");
         let at = |id: &yadtq::TaskId, name: &str| {
             next_owner.output().iter().position(|line| line.contains(name) && line.contains(id.as_str()))

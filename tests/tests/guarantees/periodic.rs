@@ -9,7 +9,8 @@ use std::{
 
 use redis::AsyncCommands as _;
 use rustix::process::Signal;
-use yadtq_tests::{servers, until};
+use yadtq::Status;
+use yadtq_tests::{ms, servers, until};
 
 use super::{Bench, worker_with};
 
@@ -75,13 +76,13 @@ async fn every_tick_runs_once_while_a_worker_that_declares_it_is_up() {
         let time = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(tick));
         let id = format!("beat@{time}").parse().expect("an id");
         let info = bench.client.admin().task(&id).await.expect("an answer").expect("a record");
-        assert_eq!(info.status, "success", "{id}");
+        assert_eq!(info.status, Status::Success, "{id}");
         // The killed worker may have died after it wrote its note and before it completed the task.
         assert!(times == 1 || times == 1 + info.deliveries as usize, "{id} ran {times} times: {info:?}");
     }
     let listed = bench.client.admin().periodics().await.expect("redis answers");
     assert_eq!((listed.len(), &*listed[0].name, &*listed[0].schedule), (1, "beat", "every 1s"));
-    assert!(listed[0].last >= Some(until_s * 1_000), "{listed:?}");
+    assert!(listed[0].last.map(ms) >= Some(until_s * 1_000), "{listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +99,7 @@ async fn missed_ticks_are_skipped_or_run_once() {
     worker.signal(Signal::TERM);
     assert!(worker.end().await, "it ends well");
     let before = bench.client.admin().periodics().await.expect("redis answers");
-    let last = before.iter().map(|periodic| periodic.last.expect("it has run") / 1_000).collect::<Vec<_>>();
+    let last = before.iter().map(|periodic| ms(periodic.last.expect("it has run")) / 1_000).collect::<Vec<_>>();
     // Redis forgets one of the two: its missed ticks are unknown, and no old tick may run.
     let forgotten: u64 =
         bench.redis().await.del(format!("{}:tick:{{lost}}", bench.namespace)).await.expect("redis answers");
@@ -161,5 +162,5 @@ async fn ticks_of_an_outage_run_afterwards_and_old_ones_not_again() {
         assert!(times == 1 || at_the_moment, "{tick} ran {times} times; lost at {lost}, back at {back}");
     }
     let listed = bench.client.admin().periodics().await.expect("redis answers");
-    assert!(listed[0].last >= Some(back * 1_000), "the workers have recorded it again: {listed:?}");
+    assert!(listed[0].last.map(ms) >= Some(back * 1_000), "the workers have recorded it again: {listed:?}");
 }

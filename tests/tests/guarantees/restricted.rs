@@ -53,7 +53,7 @@ async fn a_redis_user_without_channels_loses_nothing() {
     assert_eq!(again["task"], "nap", "{again}");
     assert_eq!(long.wait(WAIT).await.expect("it runs again"), 3_000);
     let info = bench.client.admin().task(long.id()).await.expect("an answer").expect("a record");
-    assert_eq!((info.status, info.deliveries), (Status::Success.to_string(), 1));
+    assert_eq!((info.status, info.deliveries), (Status::Success, 1));
 
     let warnings = bench.client.admin().ping().await.redis.expect("an answer").warnings;
     let rights: Vec<_> = warnings.iter().filter(|warning| warning.contains("this user")).collect();

@@ -65,7 +65,7 @@ async fn an_expired_task_is_not_run() {
     assert_eq!(busy.wait(Duration::from_secs(30)).await.expect("a result"), 2_000);
     assert_eq!(in_time.wait(Duration::from_secs(30)).await.expect("a result"), 2);
     let info = bench.client.admin().task(late.id()).await.expect("an answer").expect("a record");
-    assert_eq!((info.status, info.error.expect("an error").kind.as_str()), (Status::Revoked.to_string(), "expired"));
+    assert_eq!((info.status, info.error.expect("an error").kind.as_str()), (Status::Revoked, "expired"));
     let id = late.id().to_string();
     assert!(worker.events("task_started").iter().all(|event| event["task_id"] != *id), "it never ran");
     worker.event("task_revoked", |event| event["task_id"] == *id).await;

@@ -29,7 +29,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::task::JoinSet;
 use yadtq::{Client, TaskId, admin::Admin};
 use yadtq_tests::{
-    TEST_TIMEOUT, namespace, now_ms,
+    TEST_TIMEOUT, ms, namespace, now_ms,
     process::Env,
     servers::{self, Redis},
     soak::Soak,
@@ -194,10 +194,7 @@ async fn rests(load: &Load) {
             lag = queues.iter().map(|queue| queue.lag).sum();
         }
         if let Ok(scheduled) = admin.scheduled(DELAYED_LIMIT).await {
-            let is_revoked = |id: &str| {
-                let outcome = id.parse().ok().and_then(|id| load.ledger.outcome(&id));
-                outcome == Some(Outcome::Revoked)
-            };
+            let is_revoked = |id: &TaskId| load.ledger.outcome(id) == Some(Outcome::Revoked);
             let all = scheduled.tasks.len();
             waiting = scheduled.tasks;
             waiting.retain(|task| !is_revoked(&task.id));
@@ -232,5 +229,9 @@ async fn evidence(load: &Load, directory: &Path, time: (u64, u64)) -> (Evidence,
 
 async fn known(admin: &Admin, id: &TaskId) -> Option<Known> {
     let info = until("redis answers", async || admin.task(id).await.ok()).await?;
-    Some(Known { time: info.queued_at.zip(info.finished_at), text: format!("{info:?}"), status: info.status })
+    Some(Known {
+        time: info.queued_at.map(ms).zip(info.finished_at.map(ms)),
+        text: format!("{info:?}"),
+        status: info.status.to_string(),
+    })
 }

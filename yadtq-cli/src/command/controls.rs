@@ -1,5 +1,7 @@
 //! `yadtq controls`: the controls that are in effect.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
@@ -34,7 +36,7 @@ struct List(Found);
 
 impl Answer for List {
     fn human(&self) -> String {
-        let row = |control: &str, since: u64, tasks: String, name: &str| {
+        let row = |control: &str, since: SystemTime, tasks: String, name: &str| {
             vec![Cell::new(control), Cell::new(ago(since)), Cell::new(tasks), table::text(name)]
         };
         let Found { paused, disabled, purged, .. } = &self.0;

@@ -1,5 +1,7 @@
 //! `yadtq periodic`: the periodic tasks, which the clock starts.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use comfy_table::Cell;
 use yadtq::admin::PeriodicInfo;
@@ -41,7 +43,7 @@ impl Row for PeriodicInfo {
     ];
 
     fn cells(&self) -> Vec<Cell> {
-        let time = |time: Option<u64>| Cell::new(time.map_or_else(|| "never".to_owned(), ago));
+        let time = |time: Option<SystemTime>| Cell::new(time.map_or_else(|| "never".to_owned(), ago));
         let schedule = match &self.time_zone {
             Some(zone) => format!("{} {zone}", self.schedule),
             None => self.schedule.clone(),
@@ -53,7 +55,7 @@ impl Row for PeriodicInfo {
             time(self.next),
             time(self.last),
             Cell::new(ago(self.declared_at)),
-            table::text(&self.missed),
+            Cell::new(self.missed),
             table::text(&schedule),
         ]
     }

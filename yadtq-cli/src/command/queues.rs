@@ -1,5 +1,7 @@
 //! `yadtq queues`: the queues, and how much waits and runs in them.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use comfy_table::Cell;
 use serde::Serialize;
@@ -43,7 +45,8 @@ struct Row {
     /// `null` if Redis does not answer.
     running: Option<u64>,
     /// When the oldest task was written, in ms since the Unix epoch.
-    oldest_at: Option<u64>,
+    #[serde(serialize_with = "time::write_some")]
+    oldest_at: Option<SystemTime>,
     depth: u64,
     lag: u64,
     paused: bool,
@@ -98,7 +101,7 @@ impl output::Row for Row {
 
 impl Row {
     fn new(info: QueueInfo, controls: &Controls) -> Self {
-        let (waiting, oldest_at) = (info.waiting(), info.oldest_at.map(time::ms));
+        let (waiting, oldest_at) = (info.waiting(), info.oldest_at);
         let QueueInfo { queue, priority, partitions, leaderless, running, records, lag, .. } = info;
         let paused = controls.paused.iter().any(|paused| paused.queue == queue);
         Self { queue, priority, partitions, leaderless, waiting, running, oldest_at, depth: records, lag, paused }

@@ -77,7 +77,7 @@ impl Row for ScheduledTask {
 
     fn cells(&self) -> Vec<Cell> {
         vec![
-            table::text(&self.id),
+            table::text(self.id.as_str()),
             table::text(&self.task),
             table::text(&self.queue),
             Cell::new(ago(self.eta)),

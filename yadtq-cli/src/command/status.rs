@@ -1,9 +1,11 @@
 //! `yadtq status`: the state of a task.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use comfy_table::{Cell, Color};
 use serde_json::value::RawValue;
-use yadtq::{Client, Error, TaskId, admin::TaskInfo};
+use yadtq::{Client, Error, Status as TaskStatus, TaskId, admin::TaskInfo};
 
 use crate::{
     exit::Exit,
@@ -41,13 +43,13 @@ impl Answer for TaskInfo {
     fn human(&self) -> String {
         let cell = |value: &str| Some(table::text(value));
         let json = |json: &RawValue, rest: &str| table::text(&text::cut(json.get(), MAX_VALUE_LENGTH, rest));
-        let time = |at: Option<u64>| at.map(|at| Cell::new(ago(at)));
+        let time = |at: Option<SystemTime>| at.map(|at| Cell::new(ago(at)));
         let rest = format!("yadtq result {} prints all", self.id);
         let rows = [
             ("task", cell(&self.task)),
-            ("id", cell(&self.id)),
+            ("id", cell(self.id.as_str())),
             ("queue", cell(&self.queue)),
-            ("status", Some(table::status(&self.status, text::line(&state(self))))),
+            ("status", Some(table::status(self.status.as_str(), text::line(&state(self))))),
             ("attempt", (self.attempt > 1).then(|| Cell::new(self.attempt))),
             ("crashes", (self.deliveries > 0).then(|| Cell::new(self.deliveries).fg(Color::DarkYellow))),
             ("worker", self.worker.as_deref().and_then(cell)),
@@ -90,7 +92,7 @@ async fn find(client: &Client, id: &TaskId) -> Result<TaskInfo, Failure> {
 fn state(task: &TaskInfo) -> String {
     match (task.started_at, task.finished_at) {
         (Some(started), Some(finished)) => format!("{} after {}", task.status, between(started, finished)),
-        (Some(started), None) if task.status == "running" => format!("running for {}", age(started)),
-        _ => task.status.clone(),
+        (Some(started), None) if task.status == TaskStatus::Running => format!("running for {}", age(started)),
+        _ => task.status.to_string(),
     }
 }

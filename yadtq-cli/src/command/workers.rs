@@ -27,7 +27,7 @@ pub(crate) struct Workers {}
 impl Workers {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let mut workers = global.connect().await?.admin().workers().await?;
-        workers.sort_by(|a, b| (&a.host, a.started_at, &a.id).cmp(&(&b.host, b.started_at, &b.id)));
+        workers.sort_by(|a, b| (&a.host, a.started_at(), &a.id).cmp(&(&b.host, b.started_at(), &b.id)));
         let none = format!("no worker is alive in namespace {}; tasks wait until one starts", global.namespace());
         global.output().list(workers, &none)?;
         Ok(Exit::Done)
@@ -56,8 +56,8 @@ impl Row for WorkerInfo {
             Cell::new(format!("{}/{}", self.running, self.slots)),
             Cell::new(self.processed),
             if self.failed > 0 { failed.fg(Color::DarkRed) } else { failed },
-            Cell::new(age(self.started_at)),
-            Cell::new(ago(self.seen_at)),
+            Cell::new(age(self.started_at())),
+            Cell::new(ago(self.seen_at())),
             table::text(&self.queues.join(", ")),
         ]
     }

@@ -3,11 +3,11 @@
 //! Each control is a record of the control topic. Workers read the whole topic when they start, and every record that is added
 //! later. So a control stays in effect when workers restart and when Redis loses its data.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use serde::Serialize;
 
-use super::{Admin, queues::backlog};
+use super::{Admin, queues::backlog, times};
 use crate::{
     broker::{Incoming, Outgoing, read_to_end},
     client::check_name,
@@ -20,7 +20,7 @@ use crate::{
     wire::control::{self, CONTROL_PARTITION},
 };
 
-/// The controls in effect. Times are in ms since the Unix epoch.
+/// The controls in effect. In their JSON, times are in ms since the Unix epoch.
 ///
 /// ```no_run
 /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
@@ -49,7 +49,8 @@ pub struct PausedQueue {
     /// The queue.
     pub queue: String,
     /// When it was paused.
-    pub since: u64,
+    #[serde(serialize_with = "times::write")]
+    pub since: SystemTime,
 }
 
 /// A task that does not run.
@@ -62,7 +63,8 @@ pub struct DisabledTask {
     /// What happens to tasks of this name.
     pub then: Disabled,
     /// When it was disabled.
-    pub since: u64,
+    #[serde(serialize_with = "times::write")]
+    pub since: SystemTime,
 }
 
 /// A queue that was purged.
@@ -73,7 +75,8 @@ pub struct PurgedQueue {
     /// The queue.
     pub queue: String,
     /// When it was last purged.
-    pub at: u64,
+    #[serde(serialize_with = "times::write")]
+    pub at: SystemTime,
 }
 
 impl Admin {
@@ -213,10 +216,14 @@ fn checked(queue: &str) -> Result<Queue, Error> {
 
 impl Controls {
     fn of(controls: &ControlState) -> Self {
-        let paused = controls.paused().map(|(queue, since)| PausedQueue { queue: queue.to_owned(), since });
-        let disabled =
-            controls.all_disabled().map(|(task, then, since)| DisabledTask { task: task.to_owned(), then, since });
-        let purged = controls.purged().map(|(queue, at)| PurgedQueue { queue: queue.to_owned(), at });
+        let paused =
+            controls.paused().map(|(queue, since)| PausedQueue { queue: queue.to_owned(), since: times::at(since) });
+        let disabled = controls.all_disabled().map(|(task, then, since)| DisabledTask {
+            task: task.to_owned(),
+            then,
+            since: times::at(since),
+        });
+        let purged = controls.purged().map(|(queue, at)| PurgedQueue { queue: queue.to_owned(), at: times::at(at) });
         Self { paused: paused.collect(), disabled: disabled.collect(), purged: purged.collect() }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     Admin,
     letter::{DeadLetter, Place},
     settled::Ledger,
+    times,
     walk::{Positions, Walk},
 };
 use crate::{
@@ -288,7 +289,7 @@ impl Filter {
     fn fits(&self, letter: &DeadLetter, now_ms: u64) -> bool {
         let is =
             |wanted: &Option<String>, value: Option<&str>| wanted.as_deref().is_none_or(|wanted| value == Some(wanted));
-        let age = letter.at.map(|at| Duration::from_millis(now_ms.saturating_sub(at)));
+        let age = letter.at.map(|at| Duration::from_millis(now_ms.saturating_sub(times::ms(at))));
         (self.ids.is_empty() || self.names(letter))
             && is(&self.task, letter.task.as_deref())
             && is(&self.queue, letter.queue.as_deref())

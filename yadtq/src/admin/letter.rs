@@ -1,10 +1,11 @@
 //! A dead letter as an operator sees it: the original record, and why it could not be run.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
+use super::times;
 use crate::{
     broker::Incoming,
     core::names::{Namespace, TaskId},
@@ -66,7 +67,8 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
 
 /// A record that could not be run, or whose task failed for good. See [`Admin::dead_letters`](crate::admin::Admin::dead_letters).
 ///
-/// In its JSON, the value and the values of headers are strings, or arrays of bytes if they are not UTF-8.
+/// In its JSON, the value and the values of headers are strings, or arrays of bytes if they are not UTF-8, and the time is in ms since
+/// the Unix epoch.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -91,9 +93,9 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Number of workers that died while they ran the task.
     pub deliveries: u32,
-    /// When the record became a dead letter, in ms since the Unix epoch, if Kafka has the time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at: Option<u64>,
+    /// When the record became a dead letter, if Kafka has the time.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub at: Option<SystemTime>,
     /// The topic from which the record came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_topic: Option<String>,
@@ -139,7 +141,7 @@ impl DeadLetter {
             error: ours(header::ERROR).unwrap_or_default(),
             attempts: ours(header::ATTEMPTS).and_then(|text| number(&text)).unwrap_or(0),
             deliveries: ours(header::DELIVERIES).and_then(|text| number(&text)).unwrap_or(0),
-            at: record.timestamp_ms,
+            at: record.timestamp_ms.map(times::at),
             queue_topic,
             source_topic,
             source: ours(header::PARTITION).zip(ours(header::OFFSET)).and_then(|(partition, offset)| {

@@ -24,6 +24,7 @@ mod replay;
 mod scheduled;
 mod settled;
 mod task_info;
+pub(crate) mod times;
 mod walk;
 
 use std::sync::Arc;

@@ -1,11 +1,20 @@
 //! The periodic tasks that workers declare.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
-use super::Admin;
-use crate::{core::ticks::Declared, error::Error, periodic};
+use super::{Admin, times};
+use crate::{
+    core::{
+        names::TaskId,
+        ticks::{Declared, Missed},
+    },
+    error::Error,
+    periodic,
+};
 
-/// A periodic task, as workers declare it. Times are in ms since the Unix epoch.
+/// A periodic task, as workers declare it. In its JSON, times are in ms since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -17,23 +26,24 @@ pub struct PeriodicInfo {
     /// The time zone of the cron expression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
-    /// What happens to missed ticks: `run-once` or `skip`.
-    pub missed: String,
+    /// What happens to missed ticks.
+    pub missed: Missed,
     /// The name of the task that runs.
     pub task: String,
     /// The queue to which the task is sent.
     pub queue: String,
     /// The next tick.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub next: Option<SystemTime>,
     /// The latest tick that was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub last: Option<SystemTime>,
     /// The id of the task that was sent for that tick.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_id: Option<String>,
+    pub last_id: Option<TaskId>,
     /// When a worker last declared it. Every worker does so every 10 s.
-    pub declared_at: u64,
+    #[serde(serialize_with = "times::write")]
+    pub declared_at: SystemTime,
 }
 
 impl Admin {
@@ -63,13 +73,13 @@ impl PeriodicInfo {
             name: name.to_owned(),
             schedule: declared.schedule.to_string(),
             time_zone: declared.zone.map(|zone| zone.to_string()),
-            missed: declared.missed.to_string(),
+            missed: declared.missed,
             task: declared.task.to_string(),
             queue: declared.queue.to_string(),
-            next: declared.next,
-            last: declared.last,
-            last_id: declared.last.map(|tick| periodic::id(name, tick).to_string()),
-            declared_at: declared.declared_at,
+            next: declared.next.map(times::at),
+            last: declared.last.map(times::at),
+            last_id: declared.last.map(|tick| periodic::id(name, tick)),
+            declared_at: times::at(declared.declared_at),
         }
     }
 }

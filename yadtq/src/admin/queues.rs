@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::Admin;
+use super::{Admin, times};
 use crate::{
     broker::{Event, PartitionDepth, QueueDepth},
     core::{finished_set::FinishedSet, priority::Priority},
@@ -61,7 +61,7 @@ pub struct QueueInfo {
     pub running: Option<u64>,
     /// When the oldest task of the backlog was written to the topic: when it was sent, became due, or was retried. `None`: there is
     /// none, or it could not be read within 2 s.
-    #[serde(serialize_with = "ms")]
+    #[serde(serialize_with = "times::write_some")]
     pub oldest_at: Option<SystemTime>,
 }
 
@@ -86,7 +86,7 @@ impl QueueInfo {
             lag: depth.lag(),
             backlog: backlog(depth),
             running: workers.map(running),
-            oldest_at: oldest_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            oldest_at: oldest_ms.map(times::at),
         }
     }
 }
@@ -157,11 +157,6 @@ pub(super) fn backlog(depth: &QueueDepth) -> u64 {
 
 fn open(partition: &PartitionDepth) -> u64 {
     partition.lag().saturating_sub(finished(partition).count(partition.next()..partition.end))
-}
-
-fn ms<S: serde::Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    let since = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    since.map(crate::clock::millis).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::Admin;
+use super::{Admin, times};
 use crate::{
     broker::{BrokerError, Incoming, OffsetRange, Outgoing, read_to_end},
     client::{Revocation, revoke},
@@ -24,12 +25,12 @@ use crate::{
     wire::envelope::{self, Envelope, of_delayed_key},
 };
 
-/// A task that waits for its due time.
+/// A task that waits for its due time. In its JSON, that is in ms since the Unix epoch.
 ///
 /// ```no_run
 /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
 /// for task in client.admin().scheduled(100).await?.tasks {
-///     println!("{} runs at {} ms", task.id, task.eta);
+///     println!("{} runs at {:?}", task.id, task.eta);
 /// }
 /// # Ok(()) }
 /// ```
@@ -38,13 +39,14 @@ use crate::{
 #[non_exhaustive]
 pub struct ScheduledTask {
     /// The task's id.
-    pub id: String,
+    pub id: TaskId,
     /// The task's name.
     pub task: String,
     /// The queue to which the task goes at its due time.
     pub queue: String,
-    /// The due time, in ms since the Unix epoch.
-    pub eta: u64,
+    /// The due time.
+    #[serde(serialize_with = "times::write")]
+    pub eta: SystemTime,
     /// The attempt that waits, from 1. From 2 on, it is a retry.
     pub attempt: u32,
 }
@@ -193,7 +195,7 @@ impl ScheduledTask {
     fn read(record: &Bytes) -> Option<Self> {
         let task = Envelope::read(record).ok()?;
         let queue = envelope::due(record).ok()?.queue.to_string();
-        let eta = task.eta.unwrap_or(0);
-        Some(Self { id: task.id.to_string(), task: task.task.to_string(), queue, eta, attempt: task.attempt })
+        let eta = times::at(task.eta.unwrap_or(0));
+        Some(Self { id: task.id, task: task.task.to_string(), queue, eta, attempt: task.attempt })
     }
 }

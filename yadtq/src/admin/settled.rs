@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     letter::{DeadLetter, Place},
+    times,
     walk::Positions,
 };
 use crate::{
@@ -110,7 +111,7 @@ pub(super) async fn settle<'a>(
         let Place { partition, offset } = letter.place;
         let blank = || SettledLetters { partition, offsets: Vec::new(), until: 0, how: how.to_owned() };
         let settled = partitions.entry(partition).or_insert_with(blank);
-        settled.until = settled.until.max(letter.at.unwrap_or(0));
+        settled.until = settled.until.max(letter.at.map_or(0, times::ms));
         match settled.offsets.last_mut() {
             Some((_, last)) if *last + 1 == offset => *last = offset,
             _ => settled.offsets.push((offset, offset)),

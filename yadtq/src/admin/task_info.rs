@@ -1,11 +1,11 @@
 //! A task as an operator sees it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::Admin;
+use super::{Admin, times};
 use crate::{
     core::{
         lifecycle::{Status, TaskState},
@@ -16,15 +16,15 @@ use crate::{
     wire::failure::Failure,
 };
 
-/// A task as Redis has it.
+/// A task as Redis has it. In its JSON, times are in ms since the Unix epoch.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub struct TaskInfo {
     /// The task's id.
-    pub id: String,
-    /// `queued`, `scheduled`, `running`, `retrying`, `success`, `failure` or `revoked`.
-    pub status: String,
+    pub id: TaskId,
+    /// The task's status.
+    pub status: Status,
     /// The task's name.
     pub task: String,
     /// The task's queue.
@@ -45,18 +45,18 @@ pub struct TaskInfo {
     /// The latest progress that the running task has reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Box<RawValue>>,
-    /// The due time of a delayed task or a retry, in ms since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eta: Option<u64>,
-    /// When the task was sent, in ms since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queued_at: Option<u64>,
-    /// When the latest run started, in ms since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<u64>,
-    /// When the task ended, in ms since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<u64>,
+    /// The due time of a delayed task or a retry.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub eta: Option<SystemTime>,
+    /// When the task was sent.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub queued_at: Option<SystemTime>,
+    /// When the latest run started.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub started_at: Option<SystemTime>,
+    /// When the task ended.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "times::write_some")]
+    pub finished_at: Option<SystemTime>,
 }
 
 impl Admin {
@@ -74,8 +74,8 @@ impl TaskInfo {
     fn new(id: &TaskId, state: TaskState) -> Self {
         let json = |text: Arc<str>| RawValue::from_string(text.to_string()).ok();
         Self {
-            id: id.to_string(),
-            status: state.status.to_string(),
+            id: id.clone(),
+            status: state.status,
             task: state.task.to_string(),
             queue: state.queue.to_string(),
             attempt: state.attempt,
@@ -85,10 +85,10 @@ impl TaskInfo {
             result: state.result.and_then(json),
             error: state.error.and_then(|text| serde_json::from_str(&text).ok()),
             progress: state.progress.and_then(|progress| json(progress.value)),
-            eta: state.eta.filter(|_| matches!(state.status, Status::Scheduled | Status::Retrying)),
-            queued_at: state.queued_at,
-            started_at: state.started_at,
-            finished_at: state.finished_at,
+            eta: state.eta.filter(|_| matches!(state.status, Status::Scheduled | Status::Retrying)).map(times::at),
+            queued_at: state.queued_at.map(times::at),
+            started_at: state.started_at.map(times::at),
+            finished_at: state.finished_at.map(times::at),
         }
     }
 }

@@ -23,7 +23,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::schedule::{Ms, Schedule};
+use super::{
+    as_text::as_text,
+    schedule::{Ms, Schedule},
+};
 
 /// Age up to which a tick is due, in ms. Older ticks were missed.
 const MAX_DUE_AGE_MS: Ms = 60_000;
@@ -59,6 +62,8 @@ impl Missed {
         }
     }
 }
+
+as_text!(Missed);
 
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

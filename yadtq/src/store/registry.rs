@@ -1,12 +1,14 @@
 //! The registry of workers: who lives, and who was lost.
 
+use std::time::{Duration, SystemTime};
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::core::{names::WorkerId, priority::Priority};
 
-/// What a worker reports of itself with every heartbeat.
+/// What a worker reports of itself with every heartbeat. In its JSON, times are in ms since the Unix epoch.
 ///
 /// ```no_run
 /// # async fn f(client: yadtq::Client) -> Result<(), yadtq::Error> {
@@ -49,9 +51,25 @@ pub struct WorkerInfo {
     #[serde(default)]
     pub overrun: u64,
     /// When it started, in ms since the Unix epoch.
-    pub started_at: u64,
+    #[serde(rename = "started-at")]
+    pub(crate) started_ms: u64,
     /// Its last heartbeat, in ms since the Unix epoch, on the store's clock.
-    pub seen_at: u64,
+    #[serde(rename = "seen-at")]
+    pub(crate) seen_ms: u64,
+}
+
+impl WorkerInfo {
+    /// When it started, by the clock of its machine.
+    #[must_use]
+    pub fn started_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.started_ms)
+    }
+
+    /// When it sent its last heartbeat, by Redis's clock.
+    #[must_use]
+    pub fn seen_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.seen_ms)
+    }
 }
 
 /// How many tasks of one priority of a queue a worker runs.

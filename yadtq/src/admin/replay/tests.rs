@@ -267,7 +267,7 @@ async fn letters_of_a_topic_that_was_created_again_are_not_settled() {
     }
     let letters = rig.letters().page().await.unwrap().letters;
     // Every letter of the deleted topic is older than the first letter of the new one.
-    let before = letters.iter().filter_map(|letter| letter.at).min().unwrap() - 1;
+    let before = letters.iter().filter_map(|letter| letter.at).min().unwrap() - Duration::from_millis(1);
     let mut earlier = letters.clone();
     earlier.iter_mut().for_each(|letter| letter.at = Some(before));
     settle(&*rig.broker, &Namespace::default(), earlier.iter(), "purged").await.unwrap();

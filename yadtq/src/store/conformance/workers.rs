@@ -21,8 +21,8 @@ pub(super) fn info(id: &str) -> WorkerInfo {
         processed: 3,
         failed: 1,
         overrun: 2,
-        started_at: 1_700_000_000_000,
-        seen_at: 0,
+        started_ms: 1_700_000_000_000,
+        seen_ms: 0,
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn a_worker_is_registered_until_it_leaves(store: &dyn Subject) 
     let mut workers = store.workers().await.unwrap();
     workers.sort_by(|a, b| a.id.cmp(&b.id));
     for worker in &mut workers {
-        assert!((now_us / 1_000).abs_diff(std::mem::take(&mut worker.seen_at)) < 10_000);
+        assert!((now_us / 1_000).abs_diff(std::mem::take(&mut worker.seen_ms)) < 10_000);
     }
     assert_eq!(workers, [info("w1"), WorkerInfo { processed: 4, ..info("w2") }]);
     for _ in 0..2 {
@@ -96,7 +96,7 @@ pub(super) async fn a_worker_without_heartbeats_is_lost_after_two_leases_and_rep
     const SHORT_LEASE_MS: u64 = 100;
     beat(store, "lost").await;
     let lost = store.workers().await.unwrap().remove(0);
-    beat_until_late(store, lost.seen_at + 2 * SHORT_LEASE_MS).await;
+    beat_until_late(store, lost.seen_ms + 2 * SHORT_LEASE_MS).await;
     let (a, b) = (info("a"), info("b"));
     let first_us = store.now_us().await.unwrap();
     let beats = async || {
@@ -132,7 +132,7 @@ pub(super) async fn who_was_away_for_a_lease_declares_nobody_dead_by_age(store: 
     beat(store, "other").await;
     let other = store.workers().await.unwrap().remove(0);
     let answered_ms = store.beat(&info("a"), 0, SHORT_LEASE_MS).await.unwrap().now_us / 1_000;
-    beat_until_late(store, other.seen_at.max(answered_ms) + 3 * SHORT_LEASE_MS).await;
+    beat_until_late(store, other.seen_ms.max(answered_ms) + 3 * SHORT_LEASE_MS).await;
     let back = store.beat(&info("a"), answered_ms, SHORT_LEASE_MS).await.unwrap();
     assert!(back.lost.is_empty(), "{back:?}");
     let soon = store.beat(&info("a"), back.now_us / 1_000, SHORT_LEASE_MS).await.unwrap();

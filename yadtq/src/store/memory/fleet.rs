@@ -60,7 +60,7 @@ impl Registry for MemoryStore {
         let pulse = registry::beat(&mut fleet.ring, &by, is_subscribed, now_ms);
         let lost: Vec<_> = pulse.lost.iter().filter_map(|(lost, _)| fleet.infos.remove(lost)).collect();
         if !pulse.is_gone {
-            let (info, since_ms) = (WorkerInfo { seen_at: now_ms, ..worker.clone() }, since_ms.unwrap_or(now_ms));
+            let (info, since_ms) = (WorkerInfo { seen_ms: now_ms, ..worker.clone() }, since_ms.unwrap_or(now_ms));
             fleet.infos.insert(id, Registration { info, since_ms, expires_ms: now_ms + ttl::WORKER });
         }
         Ok(Beaten {

@@ -80,10 +80,10 @@ impl Registry for RedisStore {
         {
             return Err(error);
         }
-        for (id, seen_at) in lost {
+        for (id, seen_ms) in lost {
             // Nobody else learns of it from the store, even if what it said of itself cannot be read.
-            let known = self.read_worker(&id, seen_at).await.ok().flatten();
-            beaten.lost.push(known.unwrap_or_else(|| WorkerInfo { id: id.clone(), seen_at, ..WorkerInfo::default() }));
+            let known = self.read_worker(&id, seen_ms).await.ok().flatten();
+            beaten.lost.push(known.unwrap_or_else(|| WorkerInfo { id: id.clone(), seen_ms, ..WorkerInfo::default() }));
             // The hash lapses by itself.
             let _ = self.forget_worker(&id).await;
         }

@@ -29,7 +29,7 @@ pub(in crate::worker) struct Heartbeat {
     /// The names of the tasks that it knows.
     tasks: Vec<String>,
     /// When the worker started, in ms since the Unix epoch.
-    started_at: u64,
+    started_ms: u64,
     /// Whether the latest heartbeat was answered.
     is_connected: bool,
     /// When the next heartbeat is due.
@@ -55,13 +55,13 @@ pub(in crate::worker) struct Counts {
 }
 
 impl Heartbeat {
-    /// `started_at`: when the worker started, in ms since the Unix epoch.
-    pub(in crate::worker) fn new(worker: &WorkerId, plan: &Arc<Plan>, started_at: u64, now: Instant) -> Self {
+    /// `started_ms`: when the worker started, in ms since the Unix epoch.
+    pub(in crate::worker) fn new(worker: &WorkerId, plan: &Arc<Plan>, started_ms: u64, now: Instant) -> Self {
         Self {
             worker: Arc::clone(worker),
             plan: Arc::clone(plan),
             tasks: listed(plan.tasks.keys().copied()),
-            started_at,
+            started_ms,
             is_connected: false,
             due: now,
             answered_ms: 0,
@@ -97,8 +97,8 @@ impl Heartbeat {
             processed: counts.processed,
             failed: counts.failed,
             overrun: counts.overrun,
-            started_at: self.started_at,
-            seen_at: 0,
+            started_ms: self.started_ms,
+            seen_ms: 0,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::until;
 use crate::{
     Client, Context, Error, TaskId, Worker,
+    admin::times,
     broker::{Broker, Outgoing},
     task::TaskError,
     wire::failure::ErrorKind,
@@ -136,6 +137,7 @@ async fn run_now_means_the_task_and_none_whose_id_begins_alike() {
     assert!(!client.admin().run_now(&"order".parse().unwrap()).await.unwrap());
     let waiting = client.admin().scheduled(9).await.unwrap().tasks;
     let now_ms = client.config().clock.now_ms();
-    let due: Vec<_> = waiting.iter().filter(|task| task.eta <= now_ms).map(|task| &*task.id).collect();
+    let due: Vec<_> =
+        waiting.iter().filter(|task| task.eta <= times::at(now_ms)).map(|task| task.id.as_str()).collect();
     assert_eq!((waiting.len(), due), (3, vec!["order/17"]));
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::until;
-use crate::{Client, Context, Error, RunningWorker, Worker, task::TaskError};
+use crate::{Client, Context, Error, RunningWorker, Status, Worker, task::TaskError};
 
 /// What runs, and what has ended, by key.
 #[derive(Default)]
@@ -86,7 +86,7 @@ async fn what_failed_for_good_lets_the_next_one_run_and_is_replayed_at_the_end()
     let replay = async || (client.admin().dead_letters().replay().await.unwrap().replayed == 1).then_some(());
     until(replay).await;
     // The handle of a task that has ended remembers how.
-    let again = async || client.admin().task(early.id()).await.unwrap().unwrap().status == "success";
+    let again = async || client.admin().task(early.id()).await.unwrap().unwrap().status == Status::Success;
     until(async || again().await.then_some(())).await;
     assert_eq!(shared.lock().unwrap().ended["k"], [0, 1]);
     worker.stop().await.unwrap();

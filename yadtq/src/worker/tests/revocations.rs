@@ -136,7 +136,7 @@ async fn a_task_that_waits_for_its_retry_is_cancelled_even_if_the_store_has_lost
     bench.lose_memory();
     assert_eq!(admin.cancel_scheduled(cancelled.id()).await.unwrap(), Revocation::Revoked);
     let left = admin.scheduled(9).await.unwrap().tasks;
-    assert_eq!(left.iter().map(|task| &*task.id).collect::<Vec<_>>(), [revoked.id().as_str()]);
+    assert_eq!(left.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), [revoked.id().as_str()]);
 
     // Without that, its record waits on, and ends as revoked when it is due, even if the store forgets that too.
     assert_eq!(client.revoke(revoked.id()).await.unwrap(), Revocation::Revoked);
@@ -145,7 +145,7 @@ async fn a_task_that_waits_for_its_retry_is_cancelled_even_if_the_store_has_lost
     let worker = bench.worker().start().await.unwrap();
     assert!(admin.run_now(revoked.id()).await.unwrap());
     let status = async || client.admin().task(revoked.id()).await.unwrap().map(|task| task.status);
-    until(async || (status().await.as_deref() == Some("revoked")).then_some(())).await;
+    until(async || (status().await == Some(Status::Revoked)).then_some(())).await;
     assert!(bench.controls().await.contains(&format!("revoke/{}", revoked.id())), "other records of it may come");
     worker.stop().await.unwrap();
 }
