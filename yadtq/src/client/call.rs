@@ -146,7 +146,8 @@ impl<T> Call<T> {
 
     /// Adds a header: what is no argument but goes with the task, such as a tenant or the context of a trace. It is a header of
     /// the Kafka record, which the task reads with [`Context::header`](crate::Context::header) in every run. Tasks that the task
-    /// sends inherit it, unless they set one of this name. A second value of a name replaces the first one. Default: none.
+    /// sends inherit it, unless they set one of this name; a future that it spawns does not count as inside the task. A second
+    /// value of a name replaces the first one. Default: none.
     ///
     /// ```no_run
     /// # #[yadtq::task] async fn invoice(order: u64) {}
