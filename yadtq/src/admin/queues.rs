@@ -55,7 +55,7 @@ pub struct QueueInfo {
     /// Consumer lag: the number of records beyond the committed offsets. Behind a long task, ended tasks count too.
     pub lag: u64,
     /// Number of tasks that wait or run. Workers report what has ended about once a second, and as much of it as fits into 4 KB for
-    /// each partition, so it may be less.
+    /// each partition, so the true number may be smaller.
     pub backlog: u64,
     /// Number of tasks that run, as of the last heartbeats of the workers. `None`: Redis does not answer.
     pub running: Option<u64>,
