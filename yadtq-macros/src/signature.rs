@@ -39,11 +39,10 @@ impl Parse for Function {
 
 /// The braces of a body. A `$body:block` of `macro_rules!` is a group around them.
 fn without_macro(group: Group) -> Group {
-    let inner = || match group.stream().into_iter().next() {
-        Some(TokenTree::Group(inner)) => Some(without_macro(inner)),
-        _ => None,
-    };
-    if group.delimiter() == Delimiter::None { inner().unwrap_or(group) } else { group }
+    match (group.delimiter(), group.stream().into_iter().next()) {
+        (Delimiter::None, Some(TokenTree::Group(inner))) => without_macro(inner),
+        _ => group,
+    }
 }
 
 fn starts_function(input: ParseStream<'_>) -> bool {

@@ -22,6 +22,11 @@ pub(crate) trait Clock: Debug + Send + Sync {
     fn steady(&self) -> Duration;
 }
 
+/// The time that is this many ms after the Unix epoch.
+pub(crate) fn at(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
+}
+
 /// Whole milliseconds. A duration that is too long for the type becomes the longest one.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

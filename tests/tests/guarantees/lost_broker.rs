@@ -96,7 +96,8 @@ async fn topics_are_made_with_replicas_and_ping_warns_of_those_that_a_broker_can
 /// clients and workers that start meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_without_a_leader_holds_up_no_other() {
-    const SENT: i64 = 120;
+    // So many that a third of the partitions has about a third of them.
+    const SENT: i64 = 1_200;
     let mut brokers = Brokers::start();
     let (namespace, addresses) = (namespace("leaderless"), brokers.addresses());
     let client = async || {

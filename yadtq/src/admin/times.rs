@@ -1,15 +1,11 @@
 //! Times of what an operator sees. In JSON they are numbers: ms since the Unix epoch.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Serialize as _, Serializer};
 
+pub(crate) use crate::clock::at;
 use crate::clock::millis;
-
-/// The time that is this many ms after the Unix epoch.
-pub(crate) fn at(ms: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
-}
 
 /// In ms since the Unix epoch.
 pub(super) fn ms(at: SystemTime) -> u64 {

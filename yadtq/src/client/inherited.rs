@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::{
-    core::text::is_plain,
+    core::text::{Escaped, is_plain},
     error::Error,
     task::Context,
     wire::{Headers, dead::header},
@@ -55,7 +55,7 @@ pub(super) fn headers(own: Vec<(String, String)>) -> Result<Headers, Error> {
             let header = (name.to_owned(), Bytes::copy_from_slice(value));
             bytes += size(&header);
             if bytes > MAX_HEADER_BYTES {
-                warn!(event = "headers_dropped", task_id = %run.id(), header = name,
+                warn!(event = "headers_dropped", task_id = %run.id().shown(), header = %Escaped(name),
                     "the headers of a task are too large to be passed on to the tasks that it sends");
                 break;
             }

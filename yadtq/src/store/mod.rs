@@ -144,8 +144,8 @@ pub(crate) trait Store:
     /// Asks the store who it is, and looks for settings that endanger results.
     async fn ping(&self) -> Result<StoreInfo, StoreError>;
 
-    /// How full the servers are that have a limit.
-    async fn memory(&self) -> Result<Vec<Memory>, StoreError>;
+    /// How full the servers are that have a limit, as far as they answer and may be asked.
+    async fn memory(&self) -> Vec<Memory>;
 
     /// How long the connection has been up without a break; `None` while it is down, or while the store takes no writes.
     fn connected_for(&self) -> Option<Duration>;

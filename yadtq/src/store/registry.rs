@@ -1,12 +1,15 @@
 //! The registry of workers: who lives, and who was lost.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::core::{names::WorkerId, priority::Priority};
+use crate::{
+    clock,
+    core::{names::WorkerId, priority::Priority},
+};
 
 /// What a worker reports of itself with every heartbeat. In its JSON, times are in ms since the Unix epoch.
 ///
@@ -62,13 +65,13 @@ impl WorkerInfo {
     /// When it started, by the clock of its machine.
     #[must_use]
     pub fn started_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.started_ms)
+        clock::at(self.started_ms)
     }
 
     /// When it sent its last heartbeat, by Redis's clock.
     #[must_use]
     pub fn seen_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.seen_ms)
+        clock::at(self.seen_ms)
     }
 }
 

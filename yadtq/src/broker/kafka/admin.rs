@@ -94,9 +94,7 @@ impl Cluster {
         let ask = move || {
             let metadata = cluster.metadata()?;
             let id = cluster.producer.with_client(|client| client.fetch_cluster_id(Duration::ZERO));
-            let topics = own_topics(&cluster, &metadata);
-            let replicas = Replicas::of_all(&metadata, &topics);
-            Ok((summary(&metadata, id.as_deref()), replicas, metadata.brokers().len()))
+            Ok((summary(&metadata, id.as_deref()), own_topics(&cluster, &metadata), metadata.brokers().len()))
         };
         let answer: KafkaResult<_> =
             run_blocking(ask).await.ok_or(BrokerError::Refused("could not start a thread".to_owned()))?;
@@ -124,16 +122,14 @@ impl Cluster {
     /// One warning for each setting of a topic that can lose tasks.
     fn warnings(&self, settings: Result<&ConfigResource, &Code>) -> Vec<String> {
         let (settings, topic) = match settings {
-            // These have another policy.
-            Ok(ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. })
-                if self.config.namespace.is_compacted(topic) =>
-            {
-                return Vec::new();
-            }
             Ok(settings @ ConfigResource { specifier: OwnedResourceSpecifier::Topic(topic), .. }) => (settings, topic),
             Ok(_) => return Vec::new(),
             Err(code) => return vec![format!("the settings of a topic could not be read: {code}")],
         };
+        // These have another policy.
+        if self.config.namespace.is_compacted(topic) {
+            return Vec::new();
+        }
         let server = self.connection.bootstrap();
         let warning = |(key, good, danger): &(&str, &str, &str)| {
             let value = settings.get(key)?.value.as_deref().filter(|value| value != good)?;
@@ -160,10 +156,10 @@ fn summary(metadata: &Metadata, cluster_id: Option<&str>) -> String {
 }
 
 /// The topics of this namespace that exist.
-fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<String> {
+fn own_topics(cluster: &Cluster, metadata: &Metadata) -> Vec<Replicas> {
     let namespace = &cluster.config.namespace;
     let others =
         [namespace.dead_topic(), namespace.settled_topic(), namespace.delayed_topic(), namespace.control_topic()];
-    let own = |name: &&str| queue_of(namespace, name).is_some() || others.iter().any(|other| other == *name);
-    metadata.topics().iter().map(|topic| topic.name()).filter(own).map(str::to_owned).collect()
+    let own = |name: &str| queue_of(namespace, name).is_some() || others.iter().any(|other| other == name);
+    metadata.topics().iter().filter(|topic| own(topic.name())).map(Replicas::of).collect()
 }

@@ -1,10 +1,7 @@
 //! Whether topics survive the loss of a broker: how many brokers have their records, and how many must have one before it
 //! counts as written.
 
-use rdkafka::{
-    admin::ConfigResource,
-    metadata::{Metadata, MetadataTopic},
-};
+use rdkafka::{admin::ConfigResource, metadata::MetadataTopic};
 
 /// Number of topics that a warning names.
 const NAMED_TOPICS: usize = 3;
@@ -23,12 +20,6 @@ impl Replicas {
     pub(super) fn of(topic: &MetadataTopic) -> Self {
         let fewest = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
         Self { topic: topic.name().to_owned(), fewest: fewest.unwrap_or_default(), min_in_sync: None }
-    }
-
-    /// Of the topics of the cluster that have these names.
-    pub(super) fn of_all(metadata: &Metadata, names: &[String]) -> Vec<Self> {
-        let topics = metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name()));
-        topics.map(Self::of).collect()
     }
 
     /// Reads the settings of the topic.

@@ -53,6 +53,7 @@ use fred::{
     interfaces::ClientLike,
     types::{ClusterHash, CustomCommand, InfoKind, config::Config},
 };
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::tls_settings::TlsSettings;
@@ -110,16 +111,18 @@ impl RedisStore {
     }
 
     /// A warning for each server that is nearly full. If there is one, it looks for a second at how fast it fills.
-    async fn memory_warnings(&self) -> Result<Vec<String>, StoreError> {
-        let before = self.memory().await?;
+    async fn memory_warnings(&self) -> Vec<String> {
+        let before = self.memory().await;
         if !before.iter().any(Memory::is_high) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let at = Instant::now();
         sleep(RATE_TIME).await;
-        let after = self.memory().await?;
-        let warnings = after.iter().zip(&before).filter_map(|(after, before)| after.warning(before, at.elapsed()));
-        Ok(warnings.collect())
+        let warning = |after: &Memory| {
+            let before = before.iter().find(|before| before.server == after.server)?;
+            after.warning(before, at.elapsed())
+        };
+        self.memory().await.iter().filter_map(warning).collect()
     }
 
     /// Turns fred's errors into ours.
@@ -143,26 +146,19 @@ impl Store for RedisStore {
             Err(error) if rights::is_denied(error.details()) => server::unknown(connection.server()),
             answer => server::describe(&answer.map_err(self.store_error(&connection))?, connection.server()),
         };
-        info.warnings.extend(self.memory_warnings().await?);
+        info.warnings.extend(self.memory_warnings().await);
         let away = self.connections.away();
         info.warnings.extend(away.iter().map(|error| format!("{error}: tasks whose ids belong to its slots wait")));
         info.warnings.extend(self.missing_rights().await?);
         Ok(info)
     }
 
-    async fn memory(&self) -> Result<Vec<Memory>, StoreError> {
-        let mut servers = Vec::new();
-        for connection in self.connections.all() {
-            match connection.client().info::<String>(Some(InfoKind::Memory)).await {
-                // Whether it may be asked is said by `ping`.
-                Err(error) if rights::is_denied(error.details()) => {}
-                answer => {
-                    let answer = answer.map_err(self.store_error(&connection))?;
-                    servers.extend(server::memory(&answer, connection.server()));
-                }
-            }
-        }
-        Ok(servers)
+    async fn memory(&self) -> Vec<Memory> {
+        let ask = async |connection: Arc<Connection>| {
+            let answer = connection.client().info::<String>(Some(InfoKind::Memory)).await.ok()?;
+            server::memory(&answer, connection.server())
+        };
+        join_all(self.connections.all().into_iter().map(ask)).await.into_iter().flatten().collect()
     }
 
     fn connected_for(&self) -> Option<Duration> {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     core::names::WorkerId,
@@ -24,13 +24,8 @@ pub(in crate::worker) async fn run(worker: WorkerId, store: Arc<dyn Store>, stop
     let mut watch = Watch::default();
     loop {
         let is_connected = store.connected_for().is_some();
-        match store.memory().await {
-            Ok(servers) => {
-                for (server, text) in watch.look(servers, Instant::now()) {
-                    warn!(event = "backend_memory_high", worker = %worker, server, "{text}");
-                }
-            }
-            Err(error) => debug!(event = "backend_memory_unknown", worker = %worker, %error, "will look again"),
+        for (server, text) in watch.look(store.memory().await, Instant::now()) {
+            warn!(event = "backend_memory_high", worker = %worker, server, "{text}");
         }
         tokio::select! {
             () = sleep(if is_connected { INTERVAL } else { CONNECTION_INTERVAL }) => {}
@@ -62,16 +57,17 @@ impl Watch {
                 next: first.clone(),
                 warned: None,
             });
-            let Some(warning) = memory.warning(&seen.since.1, now.saturating_duration_since(seen.since.0)) else {
+            let warning = memory.warning(&seen.since.1, now.saturating_duration_since(seen.since.0));
+            if now.saturating_duration_since(seen.next.0) >= RATE_TIME {
+                seen.since = std::mem::replace(&mut seen.next, first);
+            }
+            let Some(warning) = warning else {
                 seen.warned = None;
                 continue;
             };
             if seen.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARNING_INTERVAL) {
                 seen.warned = Some(now);
                 warnings.push((memory.server.clone(), warning));
-            }
-            if now.saturating_duration_since(seen.next.0) >= RATE_TIME {
-                seen.since = std::mem::replace(&mut seen.next, first);
             }
         }
         warnings
@@ -97,5 +93,8 @@ mod tests {
         assert!(look(20, 720)[0].contains("full in about"), "ten minutes later");
         assert_eq!(look(21, 500), Vec::<String>::new());
         assert!(!look(22, 800).is_empty(), "again after it was better");
+        (23..1_000).for_each(|minute| _ = look(minute, 600));
+        let warned = look(1_000, 700);
+        assert!(warned[0].contains("full in about 60 min"), "the rate of the last 20 minutes, not of all: {warned:?}");
     }
 }

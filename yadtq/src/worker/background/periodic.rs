@@ -208,10 +208,10 @@ impl Ticks {
                 _ if failed == Some(i) => {}
                 Ok(handle) => {
                     if now - tick > MAX_SLEEP {
-                        info!(event = "tick_late", worker = %self.worker, periodic = %plan.name, task_id = %handle.id(),
+                        info!(event = "tick_late", worker = %self.worker, periodic = %plan.name, task_id = %handle.id().shown(),
                             late_ms = now - tick, "a tick that was missed, or had to wait");
                     }
-                    debug!(event = "tick_sent", worker = %self.worker, periodic = %plan.name, task_id = %handle.id(),
+                    debug!(event = "tick_sent", worker = %self.worker, periodic = %plan.name, task_id = %handle.id().shown(),
                         late_ms = now - tick, "sent");
                     ticker.done(tick);
                     *acknowledged = (*acknowledged).max(Some(tick));
